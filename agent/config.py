@@ -1,0 +1,226 @@
+"""The agent's own configuration: one TOML file.
+
+What a controller may set stands in the datastore, not here. What stands here is what a node must know before it has a
+controller: who it is, where it listens, which devices it has, and static fallbacks for what pure 015 does not carry.
+Paths are relative to the file.
+"""
+
+import tomllib
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigurationError
+from .model import Endpoint, NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of one TLS identity, and the authority that peers must chain to."""
+
+    certificate: Path
+    private_key: Path
+    ca: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryConfig:
+    """Where sysrepo keeps the node's datastore; a prefix of its own lets many nodes share a machine."""
+
+    path: Path
+    shm_prefix: str = "sr"
+
+
+@dataclass(frozen=True, slots=True)
+class NetconfUser:
+    """A user that exists from the first start on; `role` is `controller`, `operator` or `monitor`."""
+
+    name: str
+    public_key: str  # OpenSSH one-line form
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetconfConfig:
+    """First-start data of ietf-netconf-server; afterwards the datastore decides."""
+
+    listen: Endpoint
+    host_key: Path  # private key, OpenSSH or PEM; created when absent
+    users: tuple[NetconfUser, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LkmsConfig:
+    listen: Endpoint
+    tls: TlsFiles
+    store: Path
+    master_key: Path  # 32 bytes; created when absent, readable by its owner only
+    capacity_blocks: int = 1000
+    doubt_seconds: float = 10.0  # a block held by one end only is burnt after this
+    ledger: bool = False  # keep a record (no key) of every use, for audits
+    peers: dict[NodeId, Endpoint] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    listen: Endpoint
+    tls: TlsFiles
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceConfig:
+    """One device: the plugin's name in the entry-point group `qswitch.devices` and the options it understands."""
+
+    interface: int
+    plugin: str
+    port: int
+    device: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    file: Path
+    node: NodeId
+    name: str
+    location: str
+    repository: RepositoryConfig
+    netconf: NetconfConfig
+    lkms: LkmsConfig
+    etsi004: ServiceConfig
+    interfaces: tuple[InterfaceConfig, ...]
+    relay_mode: bool = True
+
+
+class _Table:
+    """One TOML table that reports missing, ill-typed and unknown members by name."""
+
+    def __init__(self, file: Path, name: str, data: object) -> None:
+        if not isinstance(data, dict):
+            raise ConfigurationError(str(file), f"[{name}] must be a table")
+        self.file, self.name, self.data, self.seen = file, name, data, set[str]()
+
+    def get[T](self, key: str, kind: type[T], default: T | None = None) -> T:
+        self.seen.add(key)
+        value = self.data.get(key, default)
+        if value is None:
+            raise ConfigurationError(str(self.file), f"[{self.name}] lacks '{key}'")
+        if kind is float and isinstance(value, int):
+            value = float(value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigurationError(str(self.file), f"[{self.name}] {key}: {value!r} must be of type {kind.__name__}")
+        return value
+
+    def path(self, key: str, default: str | None = None) -> Path:
+        return self.file.parent / self.get(key, str, default)
+
+    def table(self, key: str) -> "_Table":
+        return _Table(self.file, f"{self.name}.{key}".removeprefix("."), self.get(key, dict))
+
+    def tables(self, key: str) -> list["_Table"]:
+        return [_Table(self.file, f"{self.name}.{key}".removeprefix("."), one) for one in self.get(key, list, [])]
+
+    def endpoint(self) -> Endpoint:
+        address, port = self.get("address", str), self.get("port", int)
+        if not 0 < port < 65536:
+            raise ConfigurationError(str(self.file), f"[{self.name}] port: {port} must be within 1..65535")
+        return Endpoint(address, port)
+
+    def node_id(self, key: str) -> NodeId:
+        text = self.get(key, str)
+        try:
+            return NodeId(str(uuid.UUID(text)))
+        except ValueError as error:
+            raise ConfigurationError(str(self.file), f"[{self.name}] {key}: '{text}' is no UUID") from error
+
+    def tls(self) -> TlsFiles:
+        return TlsFiles(self.path("certificate"), self.path("private_key"), self.path("ca"))
+
+    def done(self) -> None:
+        if unknown := sorted(set(self.data) - self.seen):
+            raise ConfigurationError(str(self.file), f"[{self.name}] has unknown members: {', '.join(unknown)}")
+
+
+ROLES = ("controller", "operator", "monitor")
+
+
+def load(file: Path) -> AgentConfig:
+    """Reads and checks the file. Raises ConfigurationError naming the file, the table, the member and the rule."""
+    file = file.resolve()
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(str(file), error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(file), f"is no TOML: {error}") from error
+    root = _Table(file, "", data)
+    node = root.table("node")
+    config = AgentConfig(
+        file=file,
+        node=node.node_id("qkdn_id"),
+        name=node.get("name", str),
+        location=node.get("location", str, ""),
+        repository=RepositoryConfig(node.path("repository", "sysrepo"), node.get("shm_prefix", str, "sr")),
+        netconf=_netconf(root.table("netconf")),
+        lkms=_lkms(root.table("lkms")),
+        etsi004=_service(root.table("etsi004")),
+        interfaces=tuple(_interface(one) for one in root.tables("interfaces")),
+        relay_mode=node.get("relay_mode", bool, True),
+    )
+    node.done()
+    root.done()
+    numbers = [one.interface for one in config.interfaces]
+    if twice := sorted({n for n in numbers if numbers.count(n) > 1}):
+        raise ConfigurationError(str(file), f"[interfaces] qkdi_id used twice: {twice}")
+    return config
+
+
+def _netconf(table: _Table) -> NetconfConfig:
+    users = []
+    for one in table.tables("users"):
+        role = one.get("role", str)
+        if role not in ROLES:
+            raise ConfigurationError(str(table.file), f"[{one.name}] role: '{role}' must be one of {', '.join(ROLES)}")
+        users.append(NetconfUser(one.get("name", str), one.get("public_key", str), role))
+        one.done()
+    config = NetconfConfig(table.endpoint(), table.path("host_key", "netconf-host-key"), tuple(users))
+    table.done()
+    return config
+
+
+def _lkms(table: _Table) -> LkmsConfig:
+    peers = {}
+    for one in table.tables("peers"):
+        peers[one.node_id("qkdn_id")] = one.endpoint()
+        one.done()
+    config = LkmsConfig(
+        listen=table.endpoint(),
+        tls=table.tls(),
+        store=table.path("store", "keys.sqlite"),
+        master_key=table.path("master_key", "master.key"),
+        capacity_blocks=table.get("capacity_blocks", int, 1000),
+        doubt_seconds=table.get("doubt_seconds", float, 10.0),
+        ledger=table.get("ledger", bool, False),
+        peers=peers,
+    )
+    table.done()
+    return config
+
+
+def _service(table: _Table) -> ServiceConfig:
+    config = ServiceConfig(table.endpoint(), table.tls())
+    table.done()
+    return config
+
+
+def _interface(table: _Table) -> InterfaceConfig:
+    config = InterfaceConfig(
+        interface=table.get("qkdi_id", int),
+        plugin=table.get("plugin", str),
+        port=table.get("port", int, table.get("qkdi_id", int)),
+        device=table.get("device", str, ""),
+        options=table.get("options", dict, {}),
+    )
+    table.done()
+    return config

@@ -1,0 +1,77 @@
+"""What a vendor implements to bring a QKD system into a node.
+
+A plugin is a class derived from `QkdDevice`, named in the entry-point group `qswitch.devices` of its package's metadata.
+`contract.py` runs the promises made here against any plugin.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..lkms.keys import Key
+from ..model import Interface, InterfaceId, LinkId, NodeId, Role
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLink:
+    """What a device is told when a physical link is put on it."""
+
+    link: LinkId
+    role: Role
+    local_node: NodeId
+    remote_node: NodeId
+    wavelength: str | None
+    attenuation_db: float | None  # what the controller expects of the channel, in dB
+    first_block: int  # block numbers delivered from now on are not below this
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """What a device says of itself: `running` means that it generates key now.
+
+    skr_bps is bit/s of secret key after all post-processing, qber a fraction of 1, snr_db in dB; None is "not measured".
+    `problem` says in words why it does not run, or warns; it never holds key.
+    """
+
+    running: bool
+    skr_bps: float = 0.0
+    qber: float | None = None
+    snr_db: float | None = None
+    problem: str | None = None
+
+
+Deliver = Callable[[int, Key], Awaitable[None]]
+Report = Callable[[DeviceReport], None]
+
+
+class QkdDevice(ABC):
+    """One end of a QKD system, attached to one interface.
+
+    Contract:
+
+    - `start` returns once the device has accepted the link; connecting to the far end goes on in the background, for as
+      long as it takes, and again after every loss. Progress is told through `report`.
+    - Both ends deliver the same blocks under the same numbers: `await deliver(number, key)`. Numbers rise, never repeat
+      for the life of a link, and are not below the larger `first_block` of the two ends. A block may be missing at one end.
+      The key is handed over; the device keeps no copy.
+    - `deliver` waits while the key store is full: the device then stops generating, it does not pile up.
+    - `report` is called on every change worth knowing: running or not, rate by more than a tenth, QBER.
+    - `stop` ends generation, wipes what was not delivered and returns when nothing more will be delivered. It may be
+      called at any time, also twice; `start` may follow.
+    - Errors in options raise agent.errors.ConfigurationError from the constructor; a device that fails later says so in
+      a report and tries on. Nothing in a log or report ever holds key.
+    """
+
+    def __init__(self, interface: InterfaceId, device: str, port: int, options: Mapping[str, Any]) -> None:
+        self.interface, self.device, self.port, self.options = interface, device, port, options
+
+    @abstractmethod
+    def describe(self) -> Interface:
+        """The interface as 015 shows it; may be called before `start`."""
+
+    @abstractmethod
+    async def start(self, link: DeviceLink, deliver: Deliver, report: Report) -> None: ...
+
+    @abstractmethod
+    async def stop(self) -> None: ...
