@@ -1,0 +1,210 @@
+"""Writes what the daemons of an emulated network read: their configuration files, keys and certificates.
+
+Everything lies below one directory, one folder a node, and every path in a file is relative to that file.
+"""
+
+import hashlib
+import json
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qswitch.agent.devices.fibre import Fibre
+
+from .identities import Authority, write_private, write_ssh_key
+from .layout import Layout
+
+HOST = "127.0.0.1"
+USERS = ("controller", "operator", "monitor")
+MODELS = ("Simulated DV-QKD", "DV-QKD")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    netconf: int
+    lkms: int
+    etsi004: int
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct free TCP ports of the loopback host; all are held until all are known."""
+    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
+    try:
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def shm_prefix(directory: Path, node: str) -> str:
+    """Names the node's shared memory; two networks in two directories never share it."""
+    return "qs" + hashlib.sha256(str(directory / node.lower()).encode()).hexdigest()[:10]
+
+
+def write(layout: Layout, directory: Path) -> dict[str, Any]:
+    """Writes all files of the network; returns its descriptor, still without process ids."""
+    directory.mkdir(parents=True)
+    numbers = iter(free_ports(3 * len(layout.nodes) + 1))
+    ports = {node: Ports(next(numbers), next(numbers), next(numbers)) for node in layout.nodes}
+    authority = Authority(f"throw-away authority of {layout.name}")
+    authority.write(directory / "ca.pem")
+    _write_fibres(layout, directory)
+    users = {}
+    (directory / "users").mkdir()
+    for user in USERS:
+        users[user] = write_ssh_key(directory / "users" / user)
+    nodes = [_write_node(layout, directory, authority, node, ports[node], users) for node in layout.nodes]
+    controller = _write_controller(layout, directory, authority, next(numbers), nodes)
+    return {
+        "name": layout.name,
+        "title": layout.title,
+        "controller": controller,
+        "ca": "ca.pem",
+        "nodes": nodes,
+        "apps": [_write_application(authority, directory, one) for one in layout.applications],
+        "spans": [{"name": one.name, "ends": [one.a.node, one.b.node], "fibre": _fibre(one.name)} for one in layout.spans],
+    }
+
+
+def _fibre(span: str) -> str:
+    return f"fibres/{span}.json"
+
+
+def _write_fibres(layout: Layout, directory: Path) -> None:
+    (directory / "fibres").mkdir()
+    for span in layout.spans:
+        Fibre(name=span.name, length_km=span.length_km, loss_db=span.loss_db).save(directory / _fibre(span.name))
+
+
+def _write_node(
+    layout: Layout, directory: Path, authority: Authority, node: str, ports: Ports, users: dict[str, str]
+) -> dict[str, Any]:
+    folder, identity = node.lower(), layout.qkdn_id(node)
+    home = directory / folder
+    home.mkdir()
+    host_key = write_ssh_key(home / "host_key")
+    authority.issue(home, "node", node, (f"urn:uuid:{identity}",), local=True)
+    tls = {"certificate": "node.pem", "private_key": "node.key", "ca": "../ca.pem"}
+    sections: dict[str, dict[str, Any]] = {
+        "node": {
+            "qkdn_id": identity,
+            "name": node,
+            "location": layout.title,
+            "repository": "sysrepo",
+            "shm_prefix": shm_prefix(directory, node),
+        },
+        "netconf": {"address": HOST, "port": ports.netconf, "host_key": "host_key"},
+        "lkms": {"address": HOST, "port": ports.lkms, **tls, "ledger": True},
+        "etsi004": {"address": HOST, "port": ports.etsi004, **tls},
+    }
+    user_tables = [{"name": user, "public_key": key, "role": user} for user, key in users.items()]
+    interfaces = [
+        {
+            "qkdi_id": number,
+            "plugin": "simulated",
+            "device": f"{folder}-qkd-{number}",
+            "port": 1,
+            "options": {"fibre": f"../{_fibre(span.name)}", "end": end},
+        }
+        for number, span, end in layout.ports(node)
+    ]
+    text = _toml(sections) + _tables("netconf.users", user_tables) + _tables("interfaces", interfaces)
+    (home / "agent.toml").write_text(text, encoding="utf-8")
+    return {
+        "name": node,
+        "qkdn_id": identity,
+        "netconf": {
+            "host": HOST,
+            "port": ports.netconf,
+            "username": "controller",
+            "key": "users/controller",
+            "host_key": host_key,
+        },
+        "etsi004": {"host": HOST, "port": ports.etsi004},
+        "pids": {},
+        "log": f"{folder}/agent.log",
+        "state_dir": folder,
+    }
+
+
+def _write_controller(
+    layout: Layout, directory: Path, authority: Authority, port: int, nodes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    home = directory / "controller"
+    home.mkdir()
+    authority.issue(home, "controller", "controller", (), local=True)
+    write_private(home / "token", secrets.token_urlsafe(32).encode() + b"\n")
+    controller = {
+        "state_dir": "state",
+        "address": HOST,
+        "port": port,
+        "certificate": "controller.pem",
+        "private_key": "controller.key",
+        "token_file": "token",
+        "auto_links": True,
+    }
+    inventory = [
+        {
+            "name": node["name"],
+            "host": HOST,
+            "port": node["netconf"]["port"],
+            "username": "controller",
+            "key": "../users/controller",
+            "host_key": node["netconf"]["host_key"],
+        }
+        for node in nodes
+    ]
+    fibres = [
+        {
+            "name": span.name,
+            "a": f"{span.a.node}:{span.a.interface}",
+            "b": f"{span.b.node}:{span.b.interface}",
+            "attenuation_db": span.loss_db,
+            "wavelength": "1550",
+            "length_km": span.length_km,
+        }
+        for span in layout.spans
+    ]
+    text = _toml({"controller": controller}) + _tables("nodes", inventory) + _tables("fibres", fibres)
+    (home / "controller.toml").write_text(text, encoding="utf-8")
+    return {
+        "url": f"https://{HOST}:{port}",
+        "ca": "ca.pem",
+        "token_file": "controller/token",
+        "pids": {},
+        "log": "controller/controller.log",
+    }
+
+
+def _write_application(authority: Authority, directory: Path, application: Any) -> dict[str, Any]:
+    (directory / "apps").mkdir(exist_ok=True)
+    authority.issue(directory / "apps", application.sae_id, application.sae_id, (application.uri,), local=False)
+    return {
+        "name": application.sae_id,
+        "sae_id": application.sae_id,
+        "uri": application.uri,
+        "node": application.node,
+        "cert": f"apps/{application.sae_id}.pem",
+        "key": f"apps/{application.sae_id}.key",
+    }
+
+
+def _toml(sections: dict[str, dict[str, Any]]) -> str:
+    return "".join(f"[{name}]\n{_members(values)}\n" for name, values in sections.items())
+
+
+def _tables(name: str, rows: list[dict[str, Any]]) -> str:
+    return "".join(f"[[{name}]]\n{_members(row)}\n" for row in rows)
+
+
+def _members(values: dict[str, Any]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
+
+
+def _value(value: Any) -> str:
+    """Strings, numbers and truth values are written alike in JSON and TOML; a table in one line is not."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value)

@@ -1,0 +1,34 @@
+"""Whole emulated networks, started once and shared: every daemon is the real one."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qswitch.integration import layout
+from qswitch.integration.emulation import Emulation
+
+
+def _up(name: str) -> Iterator[Emulation]:
+    with tempfile.TemporaryDirectory(prefix=f"qswitch-{name}-") as directory:
+        emulation = Emulation.create(layout.load(name), Path(directory) / name)
+        try:
+            asyncio.run(emulation.start(print))
+            yield emulation
+        finally:
+            killed = asyncio.run(emulation.down())
+        assert not killed, f"did not end when asked: {killed}"
+
+
+@pytest.fixture(scope="session")
+def madrid() -> Iterator[Emulation]:
+    """Nine nodes; tests leave its fibres and nodes as they found them."""
+    yield from _up("madrid")
+
+
+@pytest.fixture(scope="module")
+def triangle() -> Iterator[Emulation]:
+    """Four nodes for tests that break things."""
+    yield from _up("triangle")
