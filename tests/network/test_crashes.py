@@ -1,0 +1,132 @@
+"""SIGKILL of any process of a node while keys are drawn: everything comes back, no key is used twice, none differs."""
+
+import asyncio
+import random
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from applications import QOS, application, client
+
+from qswitch.agent.lkms.store import LedgerRow, ledger
+from qswitch.app.client import Client, StatusError
+from qswitch.integration.emulation import Emulation
+from qswitch.protocol.etsi004 import Status
+
+KILLS = 20
+SEED = 20261123
+# What a call may say while a node is down or has just come back (004 table 2); anything else is a failure.
+BUSY = {
+    Status.INSUFFICIENT_KEY,
+    Status.PEER_NOT_CONNECTED,
+    Status.NO_QKD_CONNECTION,
+    Status.TIMEOUT,
+}
+
+
+class Reader:
+    """One end of a stream: draws index by index, reconnecting as an application would, and remembers what it got."""
+
+    def __init__(self, network: Emulation, name: str) -> None:
+        self.network, self.name = network, name
+        self.keys: dict[int, bytes] = {}
+        self._client: Client | None = None
+
+    async def draw(self, ksid: str, index: int, seconds: float = 60) -> None:
+        """Gets the key of that index, trying again while the node is down or busy; any other refusal is raised."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    if self._client is None:
+                        self._client = await client(self.network, self.name).__aenter__()
+                    reply = await self._client.get_key(ksid, index)
+                    assert reply.index == index
+                    self.keys[index] = reply.key
+                    return
+                except StatusError as error:
+                    assert error.status in BUSY, error
+                except OSError, EOFError:
+                    await self.close()
+                await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            broken, self._client = self._client, None
+            await broken.__aexit__(None, None, None)
+
+
+async def _crash(network: Emulation, chance: random.Random) -> str:
+    """Kills one process of one node of the stream's route at a random moment and starts it again."""
+    node, kind = chance.choice(["Alpha", "Gamma", "Delta"]), chance.choice(["agent", "agent", "netconf"])
+    await asyncio.sleep(chance.uniform(0, 0.3))
+    await network.kill(f"{network.home(node).name}/{kind}")
+    await network.start_process(node, kind)
+    return f"{node}/{kind}"
+
+
+@pytest.mark.timeout(600)
+async def test_kills_while_keys_are_drawn(triangle: Emulation) -> None:
+    """Alpha–Gamma–Delta is one relay away; agents and NETCONF servers of all three are killed in turn."""
+    chance = random.Random(SEED)
+    uris = application(triangle, "alpha-1")["uri"], application(triangle, "delta-1")["uri"]
+    async with client(triangle, "alpha-1") as a, client(triangle, "delta-1") as b:
+        ksid = (await a.open_connect(*uris, QOS)).ksid
+        assert ksid
+        await b.open_connect(*uris, QOS, ksid)
+    readers = Reader(triangle, "alpha-1"), Reader(triangle, "delta-1")
+    index = 0
+    for _ in range(KILLS):
+        crash = asyncio.create_task(_crash(triangle, chance))
+        while not crash.done():
+            await asyncio.gather(*(one.draw(ksid, index) for one in readers))
+            index += 1
+        await crash
+    for index in range(index, index + 10):
+        await asyncio.gather(*(one.draw(ksid, index) for one in readers))
+    for one in readers:
+        await one.close()
+    assert readers[0].keys == readers[1].keys
+    assert len(set(readers[0].keys.values())) == index + 1
+    await _links_are_back(triangle)
+    _audit(triangle)
+
+
+async def _links_are_back(network: Emulation) -> None:
+    async with asyncio.timeout(60):
+        while not all(one["status"] == "ACTIVE" for one in await network.links() if one["type"] == "PHYS"):
+            await asyncio.sleep(0.2)
+
+
+def _audit(network: Emulation) -> None:
+    """No octet of any block has two uses at one end, and what both ends used they used for the same consumer."""
+    books: dict[str, dict[str, list[LedgerRow]]] = {}
+    for node in network.nodes():
+        for row in ledger(Path(network.home(node)) / "keys.sqlite"):
+            books.setdefault(row.link, {}).setdefault(node, []).append(row)
+    assert books, "no node kept a ledger"
+    for link, ends in books.items():
+        for node, rows in ends.items():
+            twice = [(a, b) for a, b in _overlaps(rows)]
+            assert not twice, f"link {link}: {node} used octets twice: {twice[:3]}"
+        assert len(ends) <= 2, f"link {link} has uses at {sorted(ends)}: a relay node wrote relayed key down"
+        if len(ends) == 2:
+            mine, theirs = ends.values()
+            differ = [(a, b) for a, b in _overlaps(mine, theirs) if a.consumer != b.consumer and "burnt" not in (a.kind, b.kind)]
+            assert not differ, f"link {link}: the ends gave the same octets to different consumers: {differ[:3]}"
+
+
+def _overlaps(rows: Iterable[LedgerRow], others: Iterable[LedgerRow] | None = None) -> list[tuple[LedgerRow, LedgerRow]]:
+    """Pairs of rows that share octets: within `rows`, or between `rows` and `others`."""
+    if others is None:
+        ordered = sorted(rows, key=lambda row: (row.block, row.offset))
+        return [(a, b) for a, b in pairwise(ordered) if a.block == b.block and a.offset + a.length > b.offset]
+    by_block: dict[int, list[LedgerRow]] = {}
+    for row in others:
+        by_block.setdefault(row.block, []).append(row)
+    return [
+        (a, b)
+        for a in rows
+        for b in by_block.get(a.block, [])
+        if a.offset < b.offset + b.length and b.offset < a.offset + a.length
+    ]
