@@ -1,0 +1,196 @@
+"""Keeps a session with every node of the configuration, and what was last read of it.
+
+One task a node: connect (with jittered back-off), subscribe, read everything, then read again at every poll, whenever woken,
+and after every edit. A read is also the keep-alive. Who wants to know what happens gives a `Listener`.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+import asyncssh
+from lxml import etree
+
+from ..config import NodeConfig, Timeouts
+from ..errors import BadReply, ControllerError, NodeUnreachable
+from ..model import NodeId, NodeRecord
+from .nodedata import FILTER, parse_node
+from .notifications import Notification, parse_notification
+from .session import NetconfSession, connect
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+SETTLE_SECONDS = 0.05  # one read answers all the notifications that come this close to each other
+AGENT_DOWN = "its agent does not run: there is no operational state"
+
+
+class Listener(Protocol):
+    """Called on the loop; must return at once."""
+
+    def node_connected(self, name: str) -> None: ...
+
+    def node_lost(self, name: str, problem: str) -> None: ...
+
+    def node_read(self, name: str, before: NodeRecord, after: NodeRecord) -> None: ...
+
+    def notified(self, name: str, notification: Notification) -> None: ...
+
+
+class ManagedNode:
+    """One node: its session and its record."""
+
+    def __init__(self, config: NodeConfig, timeouts: Timeouts, listener: Listener, qkdn_id: NodeId | None) -> None:
+        self.config, self._timeouts, self._listener = config, timeouts, listener
+        self.record = NodeRecord(config.name, config.netconf, qkdn_id, problem="not yet connected")
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._session: NetconfSession | None = None
+        self._ears: NetconfSession | None = None  # a second session where notifications cannot share one
+        self._wake = asyncio.Event()
+        self._lost: ControllerError | None = None
+        self._reading = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Keeps the node connected until cancelled."""
+        delay = FIRST_DELAY
+        try:
+            while True:
+                try:
+                    await self._connect()
+                    delay = FIRST_DELAY
+                    await self._supervise()
+                except ControllerError as error:
+                    self._disconnected(str(error))
+                await self._disconnect()
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, LONGEST_DELAY)
+        finally:
+            await self._disconnect()
+
+    async def _connect(self) -> None:
+        self._lost = None
+        self._connection = await connect(self.config, self._timeouts)
+        self._session = await self._open()
+        if ":notification" in self._session.capabilities:
+            if ":interleave" not in self._session.capabilities:
+                self._ears = await self._open()
+            # First subscribe, then read: what happens in between is heard and read, rather than neither.
+            await (self._ears or self._session).create_subscription()
+        await self.refresh()
+        self.record = replace(self.record, connected=True)
+        log.info("node connected node=%s qkdn_id=%s", self.config.name, self.record.qkdn_id)
+        self._listener.node_connected(self.config.name)
+
+    async def _open(self) -> NetconfSession:
+        assert self._connection is not None
+        return await NetconfSession.open(
+            self.config.name, self._connection, self._timeouts, self._on_notification, self._on_lost
+        )
+
+    async def _supervise(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timeouts.poll * random.uniform(0.8, 1.0)):
+                    await self._wake.wait()
+                    await asyncio.sleep(SETTLE_SECONDS)
+            self._wake.clear()
+            if self._lost is not None:
+                raise self._lost
+            await self.refresh()
+
+    def wake(self) -> None:
+        """Have the node read soon."""
+        self._wake.set()
+
+    async def refresh(self) -> NodeRecord:
+        """Reads configuration and state now. Raises when the node cannot be read; what was read before stays."""
+        async with self._reading:
+            session = self._ready_session()
+            running, state = await asyncio.gather(session.get_config(FILTER), session.get(FILTER))
+            configured, operational = parse_node(running), parse_node(state)
+            if configured is None:
+                raise BadReply(self.config.name, "it has no qkd_node configured")
+            if self.record.qkdn_id not in (None, configured.node):
+                log.warning(
+                    "node changed its id node=%s from=%s to=%s", self.config.name, self.record.qkdn_id, configured.node
+                )
+            alive = operational is not None and operational.status is not None
+            before = self.record
+            self.record = replace(
+                before,
+                qkdn_id=configured.node,
+                running=configured,
+                state=operational if alive else None,
+                problem=None if alive else AGENT_DOWN,
+            )
+        self._listener.node_read(self.config.name, before, self.record)
+        return self.record
+
+    async def edit(self, config: etree._Element) -> None:
+        """Sends one edit to running. Raises NodeUnreachable, NodeTimedOut, NodeRefused, BadReply."""
+        await self._ready_session().edit_config(config)
+        self.wake()
+
+    def _ready_session(self) -> NetconfSession:
+        if self._session is None or self._lost is not None:
+            raise self._lost or NodeUnreachable(self.config.name, self.record.problem or "not connected")
+        return self._session
+
+    def _on_notification(self, event: etree._Element) -> None:
+        notification = parse_notification(event)
+        if notification is None:
+            log.debug("notification ignored node=%s name=%s", self.config.name, event.tag)
+            return
+        self._listener.notified(self.config.name, notification)
+        self.wake()
+
+    def _on_lost(self, error: ControllerError) -> None:
+        self._lost = self._lost or error
+        self.wake()
+
+    def _disconnected(self, problem: str) -> None:
+        was, self.record = self.record.connected, replace(self.record, connected=False, problem=problem)
+        if was:
+            log.warning("node lost node=%s problem=%s", self.config.name, problem)
+            self._listener.node_lost(self.config.name, problem)
+        else:
+            log.debug("node not reached node=%s problem=%s", self.config.name, problem)
+
+    async def _disconnect(self) -> None:
+        sessions, self._session, self._ears = [self._ears, self._session], None, None
+        connection, self._connection = self._connection, None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+        if connection is not None:
+            connection.abort()
+
+
+class Inventory:
+    """All nodes, by the names of the configuration."""
+
+    def __init__(
+        self, nodes: Sequence[NodeConfig], timeouts: Timeouts, listener: Listener, known: dict[str, NodeId]
+    ) -> None:
+        self.nodes = {one.name: ManagedNode(one, timeouts, listener, known.get(one.name)) for one in nodes}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(one.run(), name=f"node {name}") for name, one in self.nodes.items()]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def records(self) -> list[NodeRecord]:
+        return [one.record for one in self.nodes.values()]
+
+    def by_id(self, node: NodeId) -> ManagedNode | None:
+        """The node that said, now or when it was last reached, that this is its id."""
+        return next((one for one in self.nodes.values() if one.record.qkdn_id == node), None)
