@@ -66,7 +66,7 @@ class Demo:
     async def relay_at_rest(self, link_id: str) -> dict[str, Any]:
         """The link once its relay has counted and passed on all it was given."""
         for _ in range(100):
-            link = await self.get(f"/v1/links/{link_id}")
+            link: dict[str, Any] = await self.get(f"/v1/links/{link_id}")
             relay = link["relay"]
             if relay and all(one["held_bits"] == 0 for one in relay) and sum(one["pad_bits"] > 0 for one in relay) >= 4:
                 return link

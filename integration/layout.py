@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 NAMESPACE = uuid.UUID("6e9a0c59-6f0b-5d3f-9a8c-8d1f2f3b7a10")
 
@@ -90,7 +91,7 @@ def load(network: str) -> Layout:
         raise LayoutError(f"{path}: {error!r}") from error
 
 
-def _build(data: dict[str, object]) -> Layout:
+def _build(data: dict[str, Any]) -> Layout:
     name, nodes = str(data["name"]), [str(one) for one in _list(data["nodes"])]
     used = dict.fromkeys(nodes, 0)
     spans = []
@@ -106,12 +107,12 @@ def _build(data: dict[str, object]) -> Layout:
     applications = tuple(
         Application(f"{node.lower()}-{number}", node, f"qkd://{_node_id(name, node)}/{node.lower()}-{number}")
         for node in nodes
-        for number in range(1, int(str(data.get("applications_per_node", 1))) + 1)
+        for number in range(1, int(data.get("applications_per_node", 1)) + 1)
     )
     return Layout(name, str(data.get("title", name)), tuple(nodes), tuple(spans), applications)
 
 
-def _list(value: object) -> list[dict[str, object] | str]:  # type: ignore[misc]
+def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"{value!r} must be a list")
     return value

@@ -18,7 +18,9 @@ QKDN = "urn:etsi:qkd:yang:etsi-qkd-node"
 TYPES = "urn:etsi:qkd:yang:etsi-qkd-node-types"
 EDIT = """
 <config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><qkd_node xmlns="{qkdn}"><qkd_links>
-  <qkd_link xmlns:nc="urn:ietf:params:xml:ns:netconf:base:1.0" nc:operation="{operation}"><qkdl_id>{link}</qkdl_id>{leaves}</qkd_link>
+  <qkd_link xmlns:nc="urn:ietf:params:xml:ns:netconf:base:1.0" nc:operation="{operation}">
+    <qkdl_id>{link}</qkdl_id>{leaves}
+  </qkd_link>
 </qkd_links></qkd_node></config>"""
 LEAVES = """<qkdl_type xmlns:t="{types}">t:VIRT</qkdl_type><qkdl_enable>false</qkdl_enable>
 <qkdl_remote><qkdn_id>{remote}</qkdn_id></qkdl_remote><virt_next_hop>{remote}</virt_next_hop>"""

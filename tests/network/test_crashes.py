@@ -46,7 +46,7 @@ class Reader:
                     return
                 except StatusError as error:
                     assert error.status in BUSY, error
-                except OSError, EOFError:
+                except (OSError, EOFError):
                     await self.close()
                 await asyncio.sleep(0.1)
 
@@ -82,12 +82,12 @@ async def test_kills_while_keys_are_drawn(triangle: Emulation) -> None:
             await asyncio.gather(*(one.draw(ksid, index) for one in readers))
             index += 1
         await crash
-    for index in range(index, index + 10):
-        await asyncio.gather(*(one.draw(ksid, index) for one in readers))
+    for more in range(index, index + 10):
+        await asyncio.gather(*(one.draw(ksid, more) for one in readers))
     for one in readers:
         await one.close()
     assert readers[0].keys == readers[1].keys
-    assert len(set(readers[0].keys.values())) == index + 1
+    assert len(set(readers[0].keys.values())) == index + 10
     await _links_are_back(triangle)
     _audit(triangle)
 
@@ -112,7 +112,8 @@ def _audit(network: Emulation) -> None:
         assert len(ends) <= 2, f"link {link} has uses at {sorted(ends)}: a relay node wrote relayed key down"
         if len(ends) == 2:
             mine, theirs = ends.values()
-            differ = [(a, b) for a, b in _overlaps(mine, theirs) if a.consumer != b.consumer and "burnt" not in (a.kind, b.kind)]
+            shared = [pair for pair in _overlaps(mine, theirs) if "burnt" not in (pair[0].kind, pair[1].kind)]
+            differ = [(a, b) for a, b in shared if a.consumer != b.consumer]
             assert not differ, f"link {link}: the ends gave the same octets to different consumers: {differ[:3]}"
 
 

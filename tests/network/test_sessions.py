@@ -54,7 +54,8 @@ async def test_relay_nodes_keep_nothing_and_each_hop_pays_its_pad(madrid: Emulat
             while True:
                 relay = (await api.get(f"/v1/links/{app['links'][0]}")).json()["relay"]
                 senders = {names[one["node"]]: one for one in relay if one["pad_bits"]}
-                if set(senders) == {"Quiron", "Quijote", "Quevedo", "Quijano"} and not any(one["held_bits"] for one in relay):
+                at_rest = not any(one["held_bits"] for one in relay)
+                if set(senders) == {"Quiron", "Quijote", "Quevedo", "Quijano"} and at_rest:
                     break
                 await asyncio.sleep(0.2)
         assert all(one["pad_bits"] > one["relayed_bits"] for one in senders.values())
