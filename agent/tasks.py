@@ -1,0 +1,39 @@
+"""Whoever starts a task holds its handle: a set of named tasks that ends together and fails loudly.
+
+A task here handles the errors it expects itself. Anything else that escapes is a defect: it is logged with its trace and
+handed to `fail`, which ends the process with a non-zero status, rather than leaving a node that half works.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """Running tasks of one owner; `fail` is called on the loop with what escaped from one of them."""
+
+    def __init__(self, fail: Callable[[BaseException], None]) -> None:
+        self._fail = fail
+        self._running: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("task failed task=%s", task.get_name(), exc_info=error)
+            self._fail(error)
+
+    async def cancel(self) -> None:
+        """Cancels what runs and returns when all of it has ended."""
+        while running := list(self._running):
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
