@@ -70,7 +70,10 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceConfig:
-    """One device: the plugin's name in the entry-point group `qswitch.devices` and the options it understands."""
+    """One device: the plugin's name in the entry-point group `qswitch.devices` and the options it understands.
+
+    An option that starts with ./ or ../ is a path relative to the file.
+    """
 
     interface: int
     plugin: str
@@ -220,7 +223,12 @@ def _interface(table: _Table) -> InterfaceConfig:
         plugin=table.get("plugin", str),
         port=table.get("port", int, table.get("qkdi_id", int)),
         device=table.get("device", str, ""),
-        options=table.get("options", dict, {}),
+        options={key: _option(table.file, value) for key, value in table.get("options", dict, {}).items()},
     )
     table.done()
     return config
+
+
+def _option(file: Path, value: object) -> object:
+    """Only the plugin knows which option is a path, so one that starts with ./ or ../ is: relative to this file."""
+    return str(file.parent / value) if isinstance(value, str) and value.startswith(("./", "../")) else value

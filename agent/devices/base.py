@@ -7,6 +7,7 @@ A plugin is a class derived from `QkdDevice`, named in the entry-point group `qs
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..lkms.keys import Key
@@ -54,7 +55,7 @@ class QkdDevice(ABC):
       long as it takes, and again after every loss. Progress is told through `report`.
     - Both ends deliver the same blocks under the same numbers: `await deliver(number, key)`. Numbers rise, never repeat
       for the life of a link, and are not below the larger `first_block` of the two ends. A block may be missing at one end.
-      The key is handed over; the device keeps no copy.
+      The key is handed over with the call, also when the call is cancelled; the device keeps no copy.
     - `deliver` waits while the key store is full: the device then stops generating, it does not pile up.
     - `report` is called on every change worth knowing: running or not, rate by more than a tenth, QBER.
     - `stop` ends generation, wipes what was not delivered and returns when nothing more will be delivered. It may be
@@ -65,6 +66,12 @@ class QkdDevice(ABC):
 
     def __init__(self, interface: InterfaceId, device: str, port: int, options: Mapping[str, Any]) -> None:
         self.interface, self.device, self.port, self.options = interface, device, port, options
+
+    @classmethod
+    def example_pair(cls, folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+        """Options of two ends that reach each other on one machine, what they need made in `folder`; None: needs hardware."""
+        del folder
+        return None
 
     @abstractmethod
     def describe(self) -> Interface:
