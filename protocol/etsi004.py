@@ -300,13 +300,17 @@ class ServerCodec(_Frames[tuple[Request, Dialect]]):
             MAX_REQUEST_PAYLOAD, {_OPEN_CONNECT: _parse_open_connect, _GET_KEY: _parse_get_key, _CLOSE: _parse_close}
         )
         self._pending: tuple[Request, Dialect] | None = None
+        self.dialect = Dialect.P  # of the request given out last
 
     def next_event(self) -> Request | None:
         """The next request, or None when more octets are needed. Raises ProtocolError: close the connection."""
         if self._pending is not None:
             raise RuntimeError("the request before is not answered yet")
         self._pending = self._next()
-        return self._pending[0] if self._pending else None
+        if self._pending is None:
+            return None
+        request, self.dialect = self._pending
+        return request
 
     def send(self, reply: Reply, key: bytes | bytearray | memoryview = b"") -> bytearray:
         """The frame that answers the last event; send it in one write, then wipe it. `key` goes with a GetKeyReply.
