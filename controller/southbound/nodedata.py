@@ -62,7 +62,7 @@ class Reader:
 
     def member[E: StrEnum](self, path: str, kind: type[E]) -> E | None:
         name = self.identity(path)
-        return kind(name) if name in kind else None
+        return kind(name) if name is not None and name in kind else None
 
     def number(self, path: str) -> int | None:
         text = self.text(path)
@@ -194,7 +194,7 @@ def _application(one: Reader) -> ApplicationData:
 
 
 def _admission(text: str | None) -> Admission:
-    return Admission(text) if text in Admission else Admission.ADMITTED
+    return Admission(text) if text is not None and text in Admission else Admission.ADMITTED
 
 
 def read_qos(one: Reader) -> Qos:
