@@ -1,0 +1,37 @@
+"""The operations a session may ask for: one table from (namespace, name) to the function that does it.
+
+A function gets a `Call`, runs in a worker thread, may block, and returns the content of its reply as XML text. What it
+refuses it raises as RpcFailed. NACM's rule about executing an operation is asked before the function is called.
+"""
+
+from qswitch.protocol.netconf import BASE, MONITORING, NOTIFICATION, split_name
+
+from . import configuration, events, locking, other, reading, sessions
+from .call import Call, Operation
+
+__all__ = ["OPERATIONS", "Call", "perform"]
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    (BASE, "get"): reading.get,
+    (BASE, "get-config"): reading.get_config,
+    (MONITORING, "get-schema"): reading.get_schema,
+    (BASE, "edit-config"): configuration.edit_config,
+    (BASE, "copy-config"): configuration.copy_config,
+    (BASE, "delete-config"): configuration.delete_config,
+    (BASE, "validate"): configuration.validate,
+    (BASE, "lock"): locking.lock,
+    (BASE, "unlock"): locking.unlock,
+    (BASE, "close-session"): sessions.close_session,
+    (BASE, "kill-session"): sessions.kill_session,
+    (NOTIFICATION, "create-subscription"): events.create_subscription,
+}
+
+
+def perform(call: Call) -> bytes:
+    """Does an operation. Raises RpcFailed."""
+    namespace, name = split_name(call.operation)
+    module = call.user.schema.module_of(namespace)
+    # Closing one's own session is always allowed (RFC 8341 clause 3.2.4).
+    if module and (namespace, name) != (BASE, "close-session"):
+        call.user.may_execute(module, name)
+    return OPERATIONS.get((namespace, name), other.perform)(call)

@@ -1,0 +1,138 @@
+"""What sysrepo and libyang refuse, as NETCONF errors.
+
+Both libraries say what is wrong in words and, when it is about a node, where. Their words are recognised by the one table
+below; what no row matches stays `operation-failed` with the words unchanged. What the agent's callback refused carries
+the sysrepo code of its `EDGES` row, which leads back to the error-tag there.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+
+import libyang
+import sysrepo
+from _sysrepo import ffi, lib
+
+from qswitch.protocol.netconf import RpcError, RpcFailed
+
+from ..errors import EDGES
+
+# Words of libyang and sysrepo -> error-tag, error-app-tag, and the error-info element that their first quoted name fills
+# (RFC 6241 appendix A, RFC 7950 clause 15).
+_WORDS: tuple[tuple[str, str, str, str], ...] = (
+    (r'^Node "([^"]+)" not found', "unknown-element", "", "bad-element"),
+    (r'^No module with namespace "([^"]+)"', "unknown-namespace", "", "bad-namespace"),
+    (r'^No \(implemented\) module with namespace "([^"]+)"', "unknown-namespace", "", "bad-namespace"),
+    (r'is missing its key "([^"]+)"', "missing-element", "", "bad-element"),
+    (r'^Mandatory node "([^"]+)" instance does not exist', "missing-element", "", "bad-element"),
+    (r'^Mandatory choice "([^"]+)" data do not exist', "data-missing", "missing-choice", ""),
+    (r"no target instance", "data-missing", "instance-required", ""),
+    (r"^Must condition", "operation-failed", "must-violation", ""),
+    (r'^When condition .* not satisfied|^Node "([^"]+)" .*when', "unknown-element", "", "bad-element"),
+    (r"^Unique data", "operation-failed", "data-not-unique", ""),
+    (r'^Too many "([^"]+)" instances', "operation-failed", "too-many-elements", ""),
+    (r'^Too few "([^"]+)" instances', "operation-failed", "too-few-elements", ""),
+    (r"to be created already exists", "data-exists", "", ""),
+    (r"to be deleted does not exist", "data-missing", "", ""),
+    (r'^Unexpected data state node "([^"]+)"', "unknown-element", "", "bad-element"),
+    (r"^(Invalid|Unsatisfied|Unsupported|Value|List|Duplicate|Unexpected)\b", "invalid-value", "", ""),
+)
+_CODES = {
+    lib.SR_ERR_UNAUTHORIZED: "access-denied",
+    lib.SR_ERR_LOCKED: "in-use",
+    lib.SR_ERR_NOT_FOUND: "data-missing",
+    lib.SR_ERR_EXISTS: "data-exists",
+    lib.SR_ERR_UNSUPPORTED: "operation-not-supported",
+    lib.SR_ERR_NO_MEMORY: "resource-denied",
+    lib.SR_ERR_INVAL_ARG: "invalid-value",
+}
+_PATH = re.compile(r'\s*\((?:path|data path|node) "(.*)"\)$')
+
+NamespaceOf = Callable[[str], str]  # module name -> namespace; "" when there is no such module
+
+
+def _callback_tags() -> dict[int, str]:
+    """Sysrepo code that the agent's datastore gives -> error-tag; of classes that share a code, the first row."""
+    tags: dict[int, str] = {}
+    for row in EDGES.values():
+        tags.setdefault(getattr(lib, row.sysrepo), row.netconf)
+    return tags
+
+
+_CALLBACK_TAGS = _callback_tags()
+
+
+def from_sysrepo(error: sysrepo.SysrepoError, session: sysrepo.SysrepoSession, namespace_of: NamespaceOf) -> RpcFailed:
+    """The failure that a session's last call reported."""
+    found = _details(session) or [(error.rc, error.msg or str(error))]
+    if error.rc == lib.SR_ERR_CALLBACK_FAILED:
+        # The first entry is what the callback said; after it sysrepo only adds that a callback failed.
+        code, text = found[0]
+        return RpcFailed(_named(_CALLBACK_TAGS.get(code, "operation-failed"), text, namespace_of))
+    return RpcFailed(*(_from_code(code, text, namespace_of) for code, text in found))
+
+
+def from_libyang(error: libyang.LibyangError, namespace_of: NamespaceOf) -> RpcFailed:
+    """The failure of parsing or printing."""
+    items = [(one.msg or str(error), one.data_path or "") for one in error.errors] or [(str(error), "")]
+    return RpcFailed(*(_from_words(text, path, namespace_of) for text, path in items))
+
+
+def _details(session: sysrepo.SysrepoSession) -> list[tuple[int, str]]:
+    """Code and text of every error that the session's last call left."""
+    pointer = ffi.new("sr_error_info_t **")
+    if session.cdata is None or lib.sr_session_get_error(session.cdata, pointer) != lib.SR_ERR_OK or not pointer[0]:
+        return []
+    entries = (pointer[0].err[i] for i in range(pointer[0].err_count))
+    return [(int(one.err_code), ffi.string(one.message).decode(errors="replace")) for one in entries if one.message]
+
+
+def _from_code(code: int, text: str, namespace_of: NamespaceOf) -> RpcError:
+    if code in (lib.SR_ERR_LY, lib.SR_ERR_VALIDATION_FAILED, lib.SR_ERR_NOT_FOUND, lib.SR_ERR_EXISTS):
+        error = _named("", text, namespace_of)
+        if error.tag:
+            return error
+    return _named(_CODES.get(code, "operation-failed"), text, namespace_of)
+
+
+def _named(tag: str, text: str, namespace_of: NamespaceOf) -> RpcError:
+    """An error of a tag, or with tag "" of what its words say; a path at the end of the text becomes the error-path."""
+    found = _PATH.search(text)
+    words, path = (text[: found.start()], found[1]) if found else (text, "")
+    if not tag:
+        return _from_words(words, path, namespace_of)
+    qualified, namespaces = qualify(path, namespace_of)
+    return RpcError(tag, words, _type(tag), path=qualified, namespaces=namespaces)
+
+
+def _from_words(text: str, path: str, namespace_of: NamespaceOf) -> RpcError:
+    qualified, namespaces = qualify(path, namespace_of)
+    for pattern, tag, app_tag, info in _WORDS:
+        if match := re.search(pattern, text):
+            quoted = (match[1] or "") if match.re.groups else ""
+            pairs = ((info, quoted),) if info and quoted else ()
+            return RpcError(tag, text, app_tag=app_tag, path=qualified, info=pairs, namespaces=namespaces)
+    return RpcError("operation-failed", text, path=qualified, namespaces=namespaces)
+
+
+def _type(tag: str) -> str:
+    return "protocol" if tag in ("access-denied", "operation-not-supported", "in-use", "lock-denied") else "application"
+
+
+def qualify(path: str, namespace_of: NamespaceOf) -> tuple[str, dict[str, str]]:
+    """A libyang data path, where a module name stands only where it changes, as XPath with a prefix on every step."""
+    module, steps, namespaces = "", [], {}
+    for step in split_path(path):
+        name, bracket, rest = step.partition("[")
+        if ":" in name:
+            module, name = name.rsplit(":", 1)
+        namespaces[module] = namespace_of(module)
+        predicates = re.sub(r"(?<=\[)([A-Za-z_][\w.-]*)(?==)", rf"{module}:\1", bracket + rest)
+        steps.append(f"/{module}:{name}{predicates}")
+    if not all(namespaces.values()):
+        return "", {}
+    return "".join(steps), namespaces
+
+
+def split_path(path: str) -> Iterable[str]:
+    """The steps of a path; a slash inside a predicate's quotes separates nothing."""
+    return [step[1:] for step in re.findall(r"""/(?:[^/\[]|\[(?:[^\]'"]|'[^']*'|"[^"]*")*\])+""", path)]

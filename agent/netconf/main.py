@@ -1,0 +1,74 @@
+"""`qkd-netconf`: the NETCONF front end of a node."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from ..config import RepositoryConfig
+from ..errors import NodeError
+from . import config, engine
+from .engine import Engine, Netopeer2
+
+log = logging.getLogger(__name__)
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--config", "file", required=True, type=_FILE, help="The agent's TOML file.")
+@click.option(
+    "--engine", "wanted", default="auto", type=click.Choice([str(one) for one in Engine]), help="Which server to run."
+)
+@click.option("--ready-file", type=_FILE, help="Written once the server serves.")
+@click.option("--verbose", is_flag=True, help="Log more.")
+def main(file: Path, wanted: str, ready_file: Path | None, verbose: bool) -> None:
+    """Serves NETCONF for a node: whatever stands in its datastore, to whom it may.
+
+    Of the file only [node] repository and shm_prefix are read; endpoints, host keys and users stand in the datastore.
+    """
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("asyncssh").setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        repository = config.repository(file)
+        chosen = engine.choose(Engine(wanted))
+        sys.exit(run(repository, chosen, ready_file, verbose))
+    except NodeError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def run(repository: RepositoryConfig, chosen: Engine, ready_file: Path | None, verbose: bool) -> int:
+    """Serves until SIGTERM or SIGINT; the exit code. Raises NodeError when it cannot start."""
+    # uvloop is imported where a loop is made, so that `--help` stays quick.
+    import uvloop
+
+    os.environ.update(engine.environment(repository))
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
+
+    async def serve() -> int:
+        stop = asyncio.Event()
+        for number in signal.SIGTERM, signal.SIGINT:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+        def ready() -> None:
+            if ready_file is not None:
+                ready_file.write_text("ready\n", encoding="utf-8")
+
+        if chosen is Engine.NETOPEER2:
+            return await Netopeer2(repository, verbose).run(stop, ready)
+        from .builtin import serve as serve_builtin
+
+        return await serve_builtin(stop, ready)
+
+    return uvloop.run(serve())
+
+
+if __name__ == "__main__":
+    main()

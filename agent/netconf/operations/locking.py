@@ -1,0 +1,29 @@
+"""lock and unlock (RFC 6241 clauses 7.5 and 7.6). A lock ends with its session at the latest."""
+
+from ..datastore import refused
+from .call import OK, Call, datastore
+
+
+def lock(call: Call) -> bytes:
+    target = datastore(call, "target")
+    holder = call.server.locks.take(target, call.session.id)
+    if holder is not None:
+        raise refused("lock-denied", f"'{target}' is locked by session {holder}", ("session-id", str(holder)))
+    locked = False
+    try:
+        locked = call.user.lock(target)
+    finally:
+        if not locked:
+            call.server.locks.give(target, call.session.id)
+    if not locked:
+        # 0 stands for a holder that is no NETCONF session.
+        raise refused("lock-denied", f"'{target}' is locked by another program of the node", ("session-id", "0"))
+    return OK
+
+
+def unlock(call: Call) -> bytes:
+    target = datastore(call, "target")
+    if not call.server.locks.give(target, call.session.id):
+        raise refused("operation-failed", f"this session holds no lock on '{target}'")
+    call.user.unlock(target)
+    return OK

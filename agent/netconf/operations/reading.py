@@ -1,0 +1,45 @@
+"""get, get-config (RFC 6241 clauses 7.1 and 7.7, RFC 6243) and get-schema (RFC 6022 clause 3.1)."""
+
+import libyang
+from lxml import etree
+
+from qswitch.protocol.netconf import BASE, MONITORING
+
+from ..datastore import WITH_DEFAULTS, refused
+from ..filters import to_xpath
+from ..schema import source
+from .call import Call, datastore, parameter, text
+
+_WITH_DEFAULTS = "urn:ietf:params:xml:ns:yang:ietf-netconf-with-defaults"
+
+
+def get(call: Call) -> bytes:
+    return _read(call, "operational")
+
+
+def get_config(call: Call) -> bytes:
+    return _read(call, datastore(call, "source"))
+
+
+def _read(call: Call, where: str) -> bytes:
+    element = parameter(call, "filter")
+    xpath = "/*" if element is None else to_xpath(element, call.user.names)
+    mode = text(call, "with-defaults", "explicit", tuple(WITH_DEFAULTS), _WITH_DEFAULTS)
+    return b'<data xmlns="%b">%b</data>' % (BASE.encode(), call.user.read(where, xpath, mode))
+
+
+def get_schema(call: Call) -> bytes:
+    identifier = text(call, "identifier", "")
+    version = text(call, "version", "")
+    form = text(call, "format", "yang").rpartition(":")[2]
+    found = [one for one in call.user.schema.modules if one.name == identifier and version in ("", one.revision)]
+    if not found or form != "yang":
+        raise refused("invalid-value", f"there is no schema '{identifier}' version '{version}' in format '{form}'")
+    try:
+        with call.user.session.get_ly_ctx() as context:
+            yang = source(context, identifier)
+    except libyang.LibyangError as error:
+        raise refused("operation-failed", f"schema '{identifier}' cannot be printed: {error}") from error
+    root = etree.Element(f"{{{MONITORING}}}data", nsmap={None: MONITORING})  # type: ignore[dict-item]
+    root.text = yang
+    return etree.tostring(root, encoding="UTF-8")

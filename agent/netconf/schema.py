@@ -1,0 +1,109 @@
+"""What the server knows of the YANG modules in the repository, read once: names, namespaces, capabilities, sources.
+
+Modules are installed while a node is set up, not while its servers run.
+"""
+
+from dataclasses import dataclass
+
+import libyang
+from libyang.schema import SNotif
+
+from qswitch.protocol.netconf import BASE_1_0, BASE_1_1
+
+from .filters import Names
+
+_CAPABILITY = "urn:ietf:params:netconf:capability:"
+# Offered by operations/; each is tested there.
+CAPABILITIES = (
+    BASE_1_0,
+    BASE_1_1,
+    f"{_CAPABILITY}writable-running:1.0",
+    f"{_CAPABILITY}rollback-on-error:1.0",
+    f"{_CAPABILITY}validate:1.1",
+    f"{_CAPABILITY}startup:1.0",
+    f"{_CAPABILITY}xpath:1.0",
+    f"{_CAPABILITY}notification:1.0",
+    f"{_CAPABILITY}with-defaults:1.0?basic-mode=explicit&also-supported=report-all,trim",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One YANG module of the repository."""
+
+    name: str
+    revision: str
+    namespace: str
+    implemented: bool
+    features: tuple[str, ...]
+    notifications: bool  # whether it defines any
+    top: tuple[str, ...]  # names of its top-level data nodes and notifications
+
+
+class Schema:
+    """The modules of a libyang context."""
+
+    def __init__(self, context: libyang.Context) -> None:
+        self.modules = tuple(_module(one) for one in context)
+        self._by_name = {one.name: one for one in self.modules if one.implemented}
+        self._by_namespace = {one.namespace: one.name for one in self.modules if one.implemented}
+        self._by_top: dict[str, tuple[str, ...]] = {}
+        for module in self._by_name.values():
+            for name in module.top:
+                self._by_top[name] = (*self._by_top.get(name, ()), module.name)
+        self.names = Names(self.module_of, lambda name: self._by_top.get(name, ()), self._by_name.__contains__)
+
+    def namespace_of(self, module: str) -> str:
+        """Of an implemented module; "" when there is none."""
+        found = self._by_name.get(module)
+        return found.namespace if found else ""
+
+    def module_of(self, namespace: str) -> str:
+        """The implemented module of a namespace; "" when there is none."""
+        return self._by_namespace.get(namespace, "")
+
+    @property
+    def notifying(self) -> tuple[str, ...]:
+        """Modules that define notifications."""
+        return tuple(one.name for one in self._by_name.values() if one.notifications)
+
+    def capabilities(self, content_id: str) -> tuple[str, ...]:
+        """What a hello lists: protocol, YANG library (RFC 8526) and modules (RFC 7950 clause 5.6.4)."""
+        library = self._by_name.get("ietf-yang-library")
+        revision = library.revision if library else ""
+        yang_library = f"{_CAPABILITY}yang-library:1.1?revision={revision}&content-id={content_id}"
+        return (*CAPABILITIES, *((yang_library,) if library else ()), *map(_capability, self._by_name.values()))
+
+
+def _capability(module: Module) -> str:
+    revision = f"&revision={module.revision}" if module.revision else ""
+    features = f"&features={','.join(module.features)}" if module.features else ""
+    return f"{module.namespace}?module={module.name}{revision}{features}"
+
+
+def _module(module: libyang.Module) -> Module:
+    implemented = module.implemented()
+    nodes = list(module.children()) if implemented else []
+    events = [node for node in nodes if isinstance(node, SNotif)]
+    return Module(
+        name=module.name(),
+        revision=next((revision.date() for revision in module.revisions()), ""),
+        namespace=libyang.util.c2str(module.cdata.ns),
+        implemented=implemented,
+        features=tuple(feature.name() for feature in module.features() if feature.state()),
+        notifications=bool(events) or any(map(_notifies, nodes)),
+        top=tuple(node.name() for node in nodes if not isinstance(node, libyang.SRpc)),
+    )
+
+
+def _notifies(node: libyang.SNode) -> bool:
+    """Whether a data node has a notification somewhere below."""
+    if not isinstance(node, libyang.SContainer | libyang.SList):
+        return False
+    return any(isinstance(child, SNotif) or _notifies(child) for child in node.children())
+
+
+def source(context: libyang.Context, name: str) -> str:
+    """The YANG text of a module. Raises libyang.LibyangError when there is none."""
+    text: str = context.get_module(name).print_mem("yang")
+    return text
