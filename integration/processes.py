@@ -40,7 +40,7 @@ def _start_time(pid: int) -> int | None:
 
 
 def start(command: list[str], log: Path, environment: dict[str, str]) -> Process:
-    """Starts a daemon in a session of its own, its output appended to `log`."""
+    """Starts a daemon in a session and a folder of its own (that of its log), its output appended to `log`."""
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -48,6 +48,7 @@ def start(command: list[str], log: Path, environment: dict[str, str]) -> Process
             stdout=output,
             stderr=output,
             start_new_session=True,
+            cwd=log.parent,
             env=os.environ | environment,
         )
     return Process(child.pid, _start_time(child.pid) or 0)
