@@ -242,7 +242,7 @@ def _tune(writer: asyncio.StreamWriter) -> None:
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    writer.transport.set_write_buffer_limits(high=0)
+    writer.transport.set_write_buffer_limits(high=1, low=0)  # with high=0 asyncio's TLS would pause for ever
 
 
 def _server_context(tls: TlsFiles) -> ssl.SSLContext:

@@ -270,7 +270,7 @@ def test_replies_that_do_not_fit_the_request_are_refused() -> None:
 
 @pytest.mark.parametrize("bad", [{"ttl": -1}, {"max_bps": 1 << 32}, {"metadata_mimetype": "m" * 256}])
 def test_a_qos_that_has_no_encoding_is_no_value(bad: dict[str, int | str]) -> None:
-    with pytest.raises(ValueError, match="at most|not within"):
+    with pytest.raises(ValueError, match=r"at most|not within"):
         Qos(**bad)  # type: ignore[arg-type]
 
 
