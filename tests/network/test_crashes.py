@@ -10,7 +10,8 @@ import pytest
 from applications import QOS, application, client
 
 from qswitch.agent.lkms.store import LedgerRow, ledger
-from qswitch.app.client import Client, StatusError
+from qswitch.app.client import Client
+from qswitch.app.errors import ConnectionLost, StatusError, Unreachable
 from qswitch.integration.emulation import Emulation
 from qswitch.protocol.etsi004 import Status
 
@@ -20,7 +21,7 @@ SEED = 20261123
 BUSY = {
     Status.INSUFFICIENT_KEY,
     Status.PEER_NOT_CONNECTED,
-    Status.NO_QKD_CONNECTION,
+    Status.NO_CONNECTION,
     Status.TIMEOUT,
 }
 
@@ -46,7 +47,7 @@ class Reader:
                     return
                 except StatusError as error:
                     assert error.status in BUSY, error
-                except (OSError, EOFError):
+                except (ConnectionLost, Unreachable):
                     await self.close()
                 await asyncio.sleep(0.1)
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from applications import QOS, application, client, pair
 
-from qswitch.app.client import StatusError
+from qswitch.app.errors import StatusError
 from qswitch.integration.emulation import Emulation
 from qswitch.protocol.etsi004 import Dialect, Status
 
