@@ -1,0 +1,490 @@
+"""Applications: what they call (ETSI 004), what the controller configures for them (015), and how the two meet.
+
+OPEN_CONNECT joins an entry that is there, or registers with the controller and waits for one. An application is the name
+in its certificate: whoever first opens a stream at this node holds it here, and nobody else gets anything of it. Entries
+and the names in them outlast this process, so an application goes on after a restart without opening again.
+
+GET_KEY's answers where 004 leaves room: the peer has never come -> 3 after a short wait; Timeout ran out -> 6; rate above
+max_bandwidth, or the key manager cannot -> 2; no such stream for this caller -> 3. A peer that came and closed does not
+keep this end from reading on.
+
+The table tells `_settle` what is wanted of the key manager; it compares with what is so and acts, one stream at a time.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Protocol
+
+from qswitch.protocol.etsi004 import (
+    Close,
+    CloseReply,
+    GetKey,
+    GetKeyReply,
+    OpenConnect,
+    OpenConnectReply,
+    Status,
+)
+from qswitch.protocol.etsi004 import Qos as StreamQos
+
+from .errors import (
+    InsufficientKey,
+    KeyStreamInUse,
+    NodeError,
+    PeerNotConnected,
+    TimedOut,
+    UnknownKeyStream,
+)
+from .lkms.keys import Key
+from .lkms.manager import Chunk, StreamConfig
+from .model import (
+    ApplicationConfig,
+    ApplicationDisconnected,
+    ApplicationNew,
+    ApplicationQosUpdate,
+    ApplicationState,
+    ApplicationType,
+    Configuration,
+    Consumption,
+    Event,
+    KeyStreamId,
+    NodeId,
+    Notification,
+    Severity,
+)
+from .stream_rules import (
+    DEFAULT_CHUNK_SIZE,
+    DEFAULT_TIMEOUT_SECONDS,
+    JSON,
+    KEPT,
+    METADATA_SIZE,
+    STATUS,
+    TRANSITIONS,
+    Bucket,
+    Candidate,
+    Phase,
+    StreamEvent,
+    admission,
+    counter_proposal,
+    is_update,
+    members,
+    metadata,
+    offered,
+    pairing,
+    parties,
+    refusal,
+    requested,
+    timeout_seconds,
+)
+from .tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+PEER_SECONDS = 1.0  # GET_KEY waits this long for a peer that has not come yet
+STALE_SECONDS = 3.0  # a refused entry is taken for the answer again when the controller does not change it
+PERIOD_SECONDS = 10  # of app_statistics
+PERIODS = 6
+
+
+class StreamKeys(Protocol):
+    """What applications ask of the key manager."""
+
+    async def configure_stream(self, stream: StreamConfig) -> None: ...
+    async def remove_stream(self, ksid: KeyStreamId) -> None: ...
+    async def attach(self, ksid: KeyStreamId) -> None: ...
+    async def detach(self, ksid: KeyStreamId) -> None: ...
+    def peer_attached(self, ksid: KeyStreamId) -> bool: ...
+    async def wait_peer_attached(self, ksid: KeyStreamId) -> None: ...
+    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk: ...
+    def consumed_bits(self, ksid: KeyStreamId) -> int: ...
+    def chunk_size(self, ksid: KeyStreamId) -> int: ...
+
+
+_UNSPECIFIED = StreamQos(metadata_mimetype=JSON)
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    entry: ApplicationConfig
+    phase: Phase
+    age: int
+    created: datetime
+    removed: bool = False
+    erase: bool = False  # what the key manager has is of an entry that is gone
+    holder: str | None = None  # the application that has it at this node
+    qos: StreamQos = _UNSPECIFIED
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    peer_seen: bool = False
+    last_index: int | None = None
+    opening: int = 0  # OPEN_CONNECT calls under way
+    bucket: Bucket = field(default_factory=Bucket)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    known: StreamConfig | None = None  # to the key manager
+    attached: bool | None = None  # to the key manager; None: as it was before this process
+    unsettled: bool = False
+    period: tuple[datetime, int] | None = None  # start of the running period, bits consumed until then
+    statistics: deque[Consumption] = field(default_factory=lambda: deque(maxlen=PERIODS))
+
+    @property
+    def ksid(self) -> KeyStreamId:
+        return self.entry.ksid
+
+    @property
+    def serves(self) -> bool:
+        """Without `remote_qkdn_id` no key is served yet (015); internal consumption has no stream."""
+        return self.entry.remote_node is not None and self.entry.type is ApplicationType.CLIENT
+
+
+@dataclass(slots=True, eq=False)
+class _Registration:
+    """An OPEN_CONNECT that waits for the controller."""
+
+    me: str
+    peer: str
+    ksid: str | None
+    answer: asyncio.Future[_Stream]
+
+
+class ApplicationTable:
+    """All key streams of the node, and the service that the 004 server calls."""
+
+    def __init__(
+        self,
+        keys: StreamKeys,
+        tasks: Tasks,
+        notify: Callable[[Notification], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._keys, self._tasks, self._notify, self._changed = keys, tasks, notify, changed
+        self._streams: dict[KeyStreamId, _Stream] = {}
+        self._registrations: list[_Registration] = []
+        self._recovering = True
+        self._with_statistics = True
+        self._ages = 0
+
+    # 015: entries ------------------------------------------------------------------------------------------------------
+
+    def apply(self, configuration: Configuration) -> None:
+        """Notes the whole configuration and answers who waited for it. The first one is from before this process."""
+        self._with_statistics = configuration.application_stats
+        for ksid, entry in configuration.applications.items():
+            have = self._streams.get(ksid)
+            if have is None or have.removed:
+                have = self._add(entry, have)
+            elif have.entry == entry:
+                continue
+            have.entry = entry
+            self._step(have, admission(entry))
+            self._work(have)
+            self._answer(have)
+        for ksid, have in self._streams.items():
+            if ksid not in configuration.applications and not have.removed:
+                have.removed = have.erase = True
+                self._work(have)
+        self._recovering = False
+
+    def _add(self, entry: ApplicationConfig, old: _Stream | None) -> _Stream:
+        self._ages += 1
+        phase = Phase.RECOVERED if self._recovering else Phase.CONFIGURED
+        have = _Stream(entry, phase, self._ages, datetime.now(UTC))
+        if old is not None:  # not yet erased: the new one sees to that first
+            have.lock, have.known, have.erase = old.lock, old.known, True
+            old.known = None
+        else:
+            have.attached = None if self._recovering else False
+        self._streams[entry.ksid] = have
+        log.info("application configured ksid=%s admission=%s", entry.ksid, entry.admission)
+        return have
+
+    def _answer(self, have: _Stream) -> None:
+        """Hands an entry to the registration it answers: the one that brought its KSID, else the oldest of its pair."""
+        if not have.serves and have.phase is not Phase.REFUSED:
+            return
+        named = [one for one in self._registrations if one.ksid == have.ksid]
+        paired = [one for one in self._registrations if one.ksid is None and {one.me, one.peer} <= members(have.entry)]
+        free = have.holder is None and have.phase in (Phase.CONFIGURED, Phase.REFUSED)
+        for one in named or (paired[:1] if free else []):
+            if not one.answer.done():
+                one.answer.set_result(have)
+                self._registrations.remove(one)
+
+    # 004 ---------------------------------------------------------------------------------------------------------------
+
+    async def open_connect(self, caller: frozenset[str], request: OpenConnect) -> OpenConnectReply:
+        me, peer = parties(caller, request.source, request.destination)
+        if (nearest := counter_proposal(request.qos)) is not None:
+            return OpenConnectReply(Status.QOS_NOT_MET, nearest, request.ksid)
+        seconds = timeout_seconds(request.qos, request.dialect)
+        try:
+            async with asyncio.timeout(seconds):
+                have = self._find(me, peer, request.ksid) or await self._register(me, peer, request, seconds)
+                return await self._open(have, me, request, seconds)
+        except TimeoutError:
+            raise TimedOut("OPEN_CONNECT", seconds) from None
+
+    def _find(self, me: str, peer: str, ksid: str | None) -> _Stream | None:
+        """The stream that this call means, when the controller need not be asked. Raises KeyStreamInUse."""
+        if ksid is None:
+            paired = pairing(me, peer, [self._candidate(one) for one in self._streams.values() if one.serves])
+            return self._streams[paired] if paired else None
+        have = self._streams.get(KeyStreamId(ksid))
+        if have is None or have.removed:
+            return None
+        if have.phase is not Phase.REFUSED:
+            self._check_holder(have, me, peer)
+        return have if have.serves and (have.phase, StreamEvent.OPEN) in TRANSITIONS else None
+
+    def _candidate(self, have: _Stream) -> Candidate:
+        free = have.holder is None and not have.removed
+        attached = have.known is not None and self._keys.peer_attached(have.ksid)
+        phase = have.phase if free else Phase.ATTACHED
+        return Candidate(have.ksid, members(have.entry), phase, attached, have.age)
+
+    @staticmethod
+    def _check_holder(have: _Stream, me: str, peer: str) -> None:
+        if not {me, peer} <= members(have.entry) or have.holder not in (None, me):
+            raise KeyStreamInUse(have.ksid)
+
+    async def _register(self, me: str, peer: str, request: OpenConnect, seconds: float) -> _Stream:
+        """Tells the controller and waits for its entry. Raises what a refused entry stands for."""
+        one = _Registration(me, peer, request.ksid, asyncio.get_running_loop().create_future())
+        self._registrations.append(one)
+        log.info("application registers application=%s peer=%s ksid=%s", me, peer, request.ksid)
+        self._notify(
+            ApplicationNew(
+                server_app_id=me,
+                client_app_ids=(peer,),
+                qos=requested(request.qos),
+                ksid=KeyStreamId(request.ksid) if request.ksid else None,
+                priority=request.qos.priority,
+                open_timeout_ms=round(seconds * 1000),
+            )
+        )
+        try:
+            have = await self._answered(one)
+        finally:
+            if one in self._registrations:
+                self._registrations.remove(one)
+        if have.phase is Phase.REFUSED:
+            raise refusal(have.entry)
+        self._check_holder(have, me, peer)
+        return have
+
+    async def _answered(self, one: _Registration) -> _Stream:
+        """An entry refused before is the answer once more, unless the controller changes it soon."""
+        stale = self._streams.get(KeyStreamId(one.ksid or ""))
+        if stale is None or stale.phase is not Phase.REFUSED:
+            return await one.answer
+        try:
+            return await asyncio.wait_for(asyncio.shield(one.answer), STALE_SECONDS)
+        except TimeoutError:
+            return stale
+
+    async def _open(self, have: _Stream, me: str, request: OpenConnect, seconds: float) -> OpenConnectReply:
+        before = have.phase
+        if not self._step(have, StreamEvent.OPEN):
+            raise UnknownKeyStream(have.ksid)
+        have.holder, have.timeout = me, seconds
+        have.qos = replace(request.qos, key_chunk_size=request.qos.key_chunk_size or have.qos.key_chunk_size)
+        if before is not Phase.CONFIGURED and is_update(have.entry, requested(request.qos)):
+            self._notify(ApplicationQosUpdate(have.ksid, requested(request.qos), request.qos.priority))
+        have.opening += 1
+        try:
+            await self._settle(have)
+            if request.ksid is not None and not have.peer_seen:
+                await self._keys.wait_peer_attached(have.ksid)
+            chunk_size = await self._agree_chunk_size(have)
+        except BaseException:
+            self._undo_open(have, before, request)
+            raise
+        finally:
+            have.opening -= 1
+        have.peer_seen |= self._keys.peer_attached(have.ksid)
+        log.info("application open ksid=%s application=%s peer=%s", have.ksid, me, have.peer_seen)
+        status = Status.SUCCESS if have.peer_seen else Status.PEER_ABSENT
+        return OpenConnectReply(status, offered(have.entry, have.qos, chunk_size, seconds), have.ksid)
+
+    async def _agree_chunk_size(self, have: _Stream) -> int:
+        """Octets. The peer's is taken by a caller who names none; if neither does, it is the usual one."""
+        if not (size := self._keys.chunk_size(have.ksid)):
+            have.qos = replace(have.qos, key_chunk_size=DEFAULT_CHUNK_SIZE)
+            await self._settle(have)
+            size = self._keys.chunk_size(have.ksid)
+        return size
+
+    def _undo_open(self, have: _Stream, before: Phase, request: OpenConnect) -> None:
+        """The call failed, or its caller is gone. Without a KSID the caller never learnt which stream it has."""
+        if before is Phase.ATTACHED or have.phase is not Phase.ATTACHED or have.opening > 1:
+            return
+        if request.ksid is None:
+            self._step(have, StreamEvent.CLOSE)
+        else:
+            self._step(have, StreamEvent.GIVE_UP)
+            have.holder = None
+        self._work(have)
+
+    async def get_key(self, caller: frozenset[str], request: GetKey) -> tuple[GetKeyReply, Key | None]:
+        have = self._held(caller, request.ksid)
+        if not self._step(have, StreamEvent.GET_KEY):
+            raise UnknownKeyStream(request.ksid)
+        wants_metadata = request.metadata_size > 0 and have.qos.metadata_mimetype != ""
+        if wants_metadata and request.metadata_size < METADATA_SIZE:
+            small = GetKeyReply(Status.METADATA_TOO_SMALL, request.index or 0, needed_metadata_size=METADATA_SIZE)
+            return small, None
+        chunk = await self._get_chunk(have, request.index)
+        about = metadata(chunk.age_ms, chunk.hops) if wants_metadata else b""
+        return GetKeyReply(Status.SUCCESS, chunk.index, about), chunk.key
+
+    async def _get_chunk(self, have: _Stream, index: int | None) -> Chunk:
+        again = index is not None and index == have.last_index
+        if not again:
+            self._check_rate(have)
+        try:
+            async with asyncio.timeout(have.timeout):
+                await self._settle(have)
+                await self._wait_peer(have)
+                chunk = await self._keys.get_chunk(have.ksid, index)
+        except TimeoutError:
+            raise TimedOut("GET_KEY", have.timeout) from None
+        if not again:
+            have.bucket.take(8 * len(chunk.key))
+        have.last_index = chunk.index
+        return chunk
+
+    def _check_rate(self, have: _Stream) -> None:
+        rate = have.entry.qos.max_bandwidth_bps or have.qos.max_bps
+        bits = 8 * self._keys.chunk_size(have.ksid) if have.known else 0
+        if rate and not have.bucket.has(bits, rate, asyncio.get_running_loop().time()):
+            raise InsufficientKey(f"key stream {have.ksid}: its rate is limited to {rate} bit/s")
+
+    async def _wait_peer(self, have: _Stream) -> None:
+        have.peer_seen = have.peer_seen or self._keys.peer_attached(have.ksid) or self._keys.consumed_bits(have.ksid) > 0
+        if have.peer_seen:
+            return
+        try:
+            await asyncio.wait_for(self._keys.wait_peer_attached(have.ksid), min(PEER_SECONDS, have.timeout / 2))
+        except TimeoutError:
+            raise PeerNotConnected(have.ksid) from None
+        have.peer_seen = True
+
+    async def close(self, caller: frozenset[str], request: Close) -> CloseReply:
+        have = self._held(caller, request.ksid)
+        if not self._step(have, StreamEvent.CLOSE):
+            raise UnknownKeyStream(request.ksid)
+        await self._settle(have)
+        return CloseReply(Status.SUCCESS)
+
+    def _held(self, caller: frozenset[str], ksid: str) -> _Stream:
+        """The stream, if the caller holds it here. One from before this process is held by whoever its entry names."""
+        have = self._streams.get(KeyStreamId(ksid))
+        if have is None or have.removed or not have.serves:
+            raise UnknownKeyStream(ksid)
+        if have.holder is None and have.phase is Phase.RECOVERED:
+            have.holder = min(caller & members(have.entry), default=None)
+        if have.holder is None or have.holder not in caller:
+            raise UnknownKeyStream(ksid)
+        return have
+
+    # Bringing it about -------------------------------------------------------------------------------------------------
+
+    def _step(self, have: _Stream, event: StreamEvent) -> bool:
+        """Whether the table has the pair."""
+        if (step := TRANSITIONS.get((have.phase, event))) is None:
+            return False
+        before = have.phase
+        have.phase, gone = step
+        if gone:
+            self._notify(ApplicationDisconnected(have.ksid))
+        if (status := STATUS[have.phase]) is not STATUS[before]:
+            message = f"application is {status}"
+            self._notify(Event(message, Severity.MINOR, ksid=have.ksid, application_status=status))
+        if have.phase is not before:
+            log.debug("application ksid=%s phase=%s", have.ksid, have.phase.name)
+            self._changed()
+        return True
+
+    def _work(self, have: _Stream) -> None:
+        self._tasks.spawn(self._settle_later(have), f"stream {have.ksid}")
+
+    async def _settle_later(self, have: _Stream) -> None:
+        try:
+            await self._settle(have)
+        except NodeError as error:
+            have.unsettled = True  # `refresh` tries again
+            log.warning("key stream not as configured, will try again ksid=%s error=%s", have.ksid, error)
+
+    async def _settle(self, have: _Stream) -> None:
+        """Brings the key manager to what the stream's phase and entry want."""
+        async with have.lock:
+            have.unsettled = False
+            keep = not have.removed and have.serves and have.phase in KEPT
+            if have.known is not None and (have.erase or not keep):
+                await self._keys.remove_stream(have.ksid)
+                have.known, have.attached = None, False
+            have.erase = False
+            if have.removed:
+                if self._streams.get(have.ksid) is have:
+                    del self._streams[have.ksid]
+                    self._changed()
+            elif keep:
+                await self._bring_about(have)
+
+    async def _bring_about(self, have: _Stream) -> None:
+        if (config := self._config(have)) != have.known:
+            await self._keys.configure_stream(config)
+            have.known = config
+        attached = have.phase is Phase.ATTACHED
+        if have.phase is Phase.RECOVERED or have.attached == attached:
+            return
+        await (self._keys.attach if attached else self._keys.detach)(have.ksid)
+        have.attached = attached
+
+    @staticmethod
+    def _config(have: _Stream) -> StreamConfig:
+        entry, size = have.entry, have.qos.key_chunk_size
+        assert entry.remote_node is not None  # by `serves`
+        return StreamConfig(
+            ksid=have.ksid,
+            remote=NodeId(entry.remote_node),
+            links=entry.backing_links,
+            chunk_size=size,
+            ttl_seconds=entry.qos.ttl_seconds or have.qos.ttl or None,
+        )
+
+    # Time --------------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """To be called about once a second: expiry, streams closed at both ends, statistics, what did not work before."""
+        now = datetime.now(UTC)
+        for have in list(self._streams.values()):
+            before = have.phase
+            if have.entry.expiration_time is not None and have.entry.expiration_time <= now and not have.removed:
+                self._step(have, StreamEvent.EXPIRE)
+            if have.known is not None:
+                attached = self._keys.peer_attached(have.ksid)
+                if have.peer_seen and not attached and have.phase is Phase.CLOSED:
+                    self._step(have, StreamEvent.PEER_CLOSED)
+                have.peer_seen |= attached
+                self._count(have, now)
+            if have.phase is not before or have.unsettled:
+                self._work(have)
+
+    def _count(self, have: _Stream, now: datetime) -> None:
+        consumed = self._keys.consumed_bits(have.ksid)
+        if have.period is None:
+            have.period = now, consumed
+        start, before = have.period
+        if (now - start).total_seconds() >= PERIOD_SECONDS:
+            have.statistics.append(Consumption(start, now, max(0, consumed - before)))
+            have.period = now, consumed
+
+    def states(self) -> Mapping[KeyStreamId, ApplicationState]:
+        return MappingProxyType({one.ksid: self._state(one) for one in self._streams.values() if not one.removed})
+
+    def _state(self, have: _Stream) -> ApplicationState:
+        statistics = tuple(have.statistics) if self._with_statistics else ()
+        return ApplicationState(have.ksid, STATUS[have.phase], have.created, statistics)

@@ -1,0 +1,467 @@
+"""Applications: the table, and two nodes' worth of callers over a key manager that is only its protocol."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from qswitch.agent.applications import ApplicationTable
+from qswitch.agent.errors import (
+    InsufficientKey,
+    InvalidValue,
+    KeyStreamInUse,
+    NoConnection,
+    NodeError,
+    PeerNotConnected,
+    QosNotMet,
+    TimedOut,
+    Unauthorised,
+    UnknownKeyStream,
+)
+from qswitch.agent.lkms.keys import Key
+from qswitch.agent.lkms.manager import Chunk, StreamConfig
+from qswitch.agent.model import (
+    Admission,
+    ApplicationConfig,
+    ApplicationDisconnected,
+    ApplicationNew,
+    ApplicationQosUpdate,
+    ApplicationStatus,
+    Configuration,
+    KeyStreamId,
+    LinkId,
+    NodeId,
+    Notification,
+    Qos,
+)
+from qswitch.agent.stream_rules import (
+    KEPT,
+    METADATA_SIZE,
+    STATUS,
+    TRANSITIONS,
+    Bucket,
+    Candidate,
+    Phase,
+    StreamEvent,
+    check,
+    counter_proposal,
+    metadata,
+    pairing,
+    parties,
+)
+from qswitch.agent.tasks import Tasks
+from qswitch.protocol.etsi004 import Close, Dialect, GetKey, OpenConnect, Status
+from qswitch.protocol.etsi004 import Qos as StreamQos
+
+NODES = (NodeId("00000001-0000-4000-8000-000000000000"), NodeId("00000002-0000-4000-8000-000000000000"))
+ALICE, BOB, EVE = (f"qkd://{node}/{name}" for node, name in ((NODES[0], "alice"), (NODES[1], "bob"), (NODES[0], "eve")))
+STREAM = KeyStreamId("cccccccc-0000-4000-8000-000000000000")
+OTHER = KeyStreamId("dddddddd-0000-4000-8000-000000000000")
+LINK = LinkId("aaaaaaaa-0000-4000-8000-000000000000")
+
+# The table -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_phase_has_a_status_and_takes_a_refusal() -> None:
+    assert set(STATUS) == set(Phase)
+    assert all(TRANSITIONS[phase, StreamEvent.REFUSE][0] is Phase.REFUSED for phase in Phase)
+    assert all((phase, StreamEvent.ADMIT) in TRANSITIONS for phase in Phase)
+
+
+def test_only_who_opened_gets_key() -> None:
+    assert {phase for phase, event in TRANSITIONS if event is StreamEvent.GET_KEY} == {Phase.ATTACHED, Phase.RECOVERED}
+
+
+def test_the_controller_is_told_once_that_an_application_went() -> None:
+    for (phase, event), (after, told) in TRANSITIONS.items():
+        if event is StreamEvent.CLOSE:
+            assert told is (phase in {Phase.ATTACHED, Phase.RECOVERED}), phase
+            assert (after, StreamEvent.CLOSE) not in TRANSITIONS or not TRANSITIONS[after, StreamEvent.CLOSE][1]
+
+
+def test_key_is_kept_as_long_as_an_end_may_read_it() -> None:
+    assert set(Phase) - KEPT == {Phase.FINISHED, Phase.REFUSED, Phase.EXPIRED}
+
+
+# The rules -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_caller_is_source_or_destination() -> None:
+    assert parties({ALICE, "alice"}, ALICE, BOB) == (ALICE, BOB)
+    assert parties({BOB}, ALICE, BOB) == (BOB, ALICE)
+    assert parties({"alice"}, "alice", "bob") == ("alice", "bob")
+    with pytest.raises(Unauthorised):
+        parties({EVE}, ALICE, BOB)
+    for pair in ((ALICE, ALICE), ("", ALICE), (ALICE, "")):
+        with pytest.raises(InvalidValue):
+            parties({ALICE}, *pair)
+
+
+@pytest.mark.parametrize(
+    ("asked", "nearest"),
+    [
+        (StreamQos(), None),
+        (StreamQos(key_chunk_size=16_001), StreamQos(key_chunk_size=16_000)),
+        (StreamQos(max_bps=10, min_bps=20), StreamQos(max_bps=10, min_bps=10)),
+        (StreamQos(min_bps=20), None),
+        (StreamQos(metadata_mimetype="text/xml"), StreamQos()),
+        (StreamQos(metadata_mimetype=""), None),
+    ],
+)
+def test_what_cannot_be_had_is_answered_with_the_nearest(asked: StreamQos, nearest: StreamQos | None) -> None:
+    assert counter_proposal(asked) == nearest
+
+
+def test_metadata_fits_what_is_asked_for() -> None:
+    assert metadata(12, 0) == b'{"age":12,"hops":0}'
+    assert len(metadata(2**40, 2**20)) == METADATA_SIZE <= 33  # what QUBIP's client has room for
+
+
+def test_a_bucket_lets_bursts_through_and_no_more_than_its_rate() -> None:
+    bucket, taken = Bucket(), 0
+    for tenth in range(600):
+        while bucket.has(256, 1000, tenth / 10):
+            bucket.take(256)
+            taken += 256
+    assert 60_000 - 256 <= taken <= 61_024
+
+
+def test_of_several_unclaimed_streams_the_newest_with_a_peer_is_meant() -> None:
+    both = frozenset({ALICE, BOB})
+    candidates = [
+        Candidate(KeyStreamId("old"), both, Phase.CONFIGURED, True, 1),
+        Candidate(KeyStreamId("new"), both, Phase.CONFIGURED, True, 2),
+        Candidate(KeyStreamId("given up"), both, Phase.CONFIGURED, False, 3),
+        Candidate(KeyStreamId("taken"), both, Phase.ATTACHED, True, 4),
+        Candidate(KeyStreamId("another's"), frozenset({EVE, BOB}), Phase.CONFIGURED, True, 5),
+    ]
+    assert pairing(BOB, ALICE, candidates) == "new"
+    assert pairing(EVE, ALICE, candidates) is None
+
+
+def test_an_entry_names_this_node_and_another() -> None:
+    good = ApplicationConfig(STREAM, local_node=NODES[0], remote_node=NODES[1])
+    check(Configuration(NODES[0], applications={STREAM: good}))
+    for bad in (replace(good, local_node=NODES[1]), replace(good, remote_node=NODES[0])):
+        with pytest.raises(InvalidValue):
+            check(Configuration(NODES[0], applications={STREAM: bad}))
+
+
+# Two nodes -----------------------------------------------------------------------------------------------------------
+
+
+class Keys:
+    """One node's key manager, as far as its protocol says; `stock` chunks are there for each stream."""
+
+    def __init__(self) -> None:
+        self.peer = self
+        self.streams: dict[KeyStreamId, StreamConfig] = {}
+        self.attached: set[KeyStreamId] = set()
+        self.consumed: dict[KeyStreamId, int] = {}
+        self.stock = 10
+        self.turned = asyncio.Condition()
+
+    async def configure_stream(self, stream: StreamConfig) -> None:
+        self.streams[stream.ksid] = stream
+
+    async def remove_stream(self, ksid: KeyStreamId) -> None:
+        self.streams.pop(ksid, None)
+        await self._attach(ksid, False)
+
+    async def attach(self, ksid: KeyStreamId) -> None:
+        await self._attach(ksid, True)
+
+    async def detach(self, ksid: KeyStreamId) -> None:
+        await self._attach(ksid, False)
+
+    async def _attach(self, ksid: KeyStreamId, attached: bool) -> None:
+        (self.attached.add if attached else self.attached.discard)(ksid)
+        async with self.peer.turned:
+            self.peer.turned.notify_all()
+
+    def peer_attached(self, ksid: KeyStreamId) -> bool:
+        return ksid in self.peer.attached
+
+    async def wait_peer_attached(self, ksid: KeyStreamId) -> None:
+        async with self.turned:
+            await self.turned.wait_for(lambda: self.peer_attached(ksid))
+
+    def chunk_size(self, ksid: KeyStreamId) -> int:
+        sizes = [keys.streams[ksid].chunk_size for keys in (self, self.peer) if ksid in keys.streams]
+        return next((size for size in sizes if size), 0)
+
+    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk:
+        if (index or 0) >= self.stock:
+            await asyncio.Event().wait()
+        size = self.chunk_size(ksid)
+        self.consumed[ksid] = self.consumed.get(ksid, 0) + 8 * size
+        return Chunk(index or 0, Key(bytes([index or 0]) * size), 12, 3)
+
+    def consumed_bits(self, ksid: KeyStreamId) -> int:
+        return self.consumed.get(ksid, 0)
+
+
+class Node:
+    """An application table with an application's calls; entries are applied as a controller would."""
+
+    def __init__(self, node: NodeId, keys: Keys) -> None:
+        self.node, self.keys = node, keys
+        self.said: list[Notification] = []
+        self.failures: list[BaseException] = []
+        self.entries: dict[KeyStreamId, ApplicationConfig] = {}
+        self.restart()
+        self.table.apply(Configuration(node))
+
+    def restart(self) -> None:
+        self.tasks = Tasks(self.failures.append)
+        self.table = ApplicationTable(self.keys, self.tasks, self.said.append, lambda: None)
+
+    def push(self, *entries: ApplicationConfig) -> None:
+        self.table.apply(Configuration(self.node, applications={one.ksid: one for one in entries}))
+
+    def open(
+        self, me: str, peer: str, ksid: str | None = None, qos: StreamQos | None = None
+    ) -> Coroutine[Any, Any, tuple[Status, str | None, StreamQos]]:
+        async def call() -> tuple[Status, str | None, StreamQos]:
+            request = OpenConnect(me, peer, qos or StreamQos(timeout=2000), ksid, Dialect.C)
+            reply = await self.table.open_connect(frozenset({me}), request)
+            return reply.status, reply.ksid, reply.qos
+
+        return call()
+
+    async def get(self, me: str, ksid: str = STREAM, index: int | None = 0, size: int = 100) -> tuple[Status, bytes, bytes]:
+        reply, key = await self.table.get_key(frozenset({me}), GetKey(ksid, index, size))
+        return reply.status, bytes(key.view()) if key else b"", reply.metadata
+
+    async def close(self, me: str, ksid: str = STREAM) -> Status:
+        return (await self.table.close(frozenset({me}), Close(ksid))).status
+
+    async def told(self, kind: type) -> Any:
+        async with asyncio.timeout(2):
+            while not (found := [one for one in self.said if isinstance(one, kind)]):
+                await asyncio.sleep(0.001)
+        return found[-1]
+
+    @property
+    def status(self) -> ApplicationStatus:
+        return self.table.states()[STREAM].status
+
+
+def entry(node: NodeId, ksid: KeyStreamId = STREAM, **values: Any) -> ApplicationConfig:
+    here, there = (NODES[0], NODES[1]) if node == NODES[0] else (NODES[1], NODES[0])
+    default = ApplicationConfig(ksid, server_app_id=ALICE, client_app_ids=(BOB,), backing_links=(LINK,))
+    return replace(default, **{"local_node": here, "remote_node": there, **values})
+
+
+@pytest.fixture
+async def nodes() -> tuple[Node, Node]:
+    first, second = Keys(), Keys()
+    first.peer, second.peer = second, first
+    return Node(NODES[0], first), Node(NODES[1], second)
+
+
+async def opened(a: Node, b: Node, **values: Any) -> None:
+    a.push(entry(a.node, **values))
+    b.push(entry(b.node, **values))
+    first, second = await asyncio.gather(a.open(ALICE, BOB, STREAM), b.open(BOB, ALICE, STREAM))
+    assert first[0] is second[0] is Status.SUCCESS
+
+
+async def test_the_main_job(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    qos = StreamQos(key_chunk_size=64, max_bps=5000, ttl=60, priority=2, timeout=2000)
+    opening = asyncio.ensure_future(a.open(ALICE, BOB, qos=qos))
+    new = await a.told(ApplicationNew)
+    assert new == ApplicationNew(ALICE, (BOB,), Qos(5000, None, None, 60), None, priority=2, open_timeout_ms=2000)
+    a.push(entry(a.node, qos=Qos(max_bandwidth_bps=4000)))
+    b.push(entry(b.node))
+    status, ksid, got = await opening
+    assert (status, ksid) == (Status.PEER_ABSENT, STREAM)
+    assert got == replace(qos, max_bps=4000)
+    assert a.status is ApplicationStatus.ON and b.status is ApplicationStatus.DISCONNECTED
+    assert (await b.open(BOB, ALICE, ksid, StreamQos()))[::2] == (
+        Status.SUCCESS,
+        StreamQos(key_chunk_size=64, timeout=10000),
+    )
+    assert not any(isinstance(one, ApplicationNew) for one in b.said)
+    assert (
+        await a.get(ALICE, index=3) == await b.get(BOB, index=3) == (Status.SUCCESS, bytes([3]) * 64, b'{"age":12,"hops":3}')
+    )
+    assert await a.close(ALICE) is Status.SUCCESS
+    assert await a.told(ApplicationDisconnected) == ApplicationDisconnected(STREAM)
+    assert (await b.get(BOB, index=4))[0] is Status.SUCCESS  # reserved before, read after the peer closed
+    await b.close(BOB)
+    assert STREAM in a.keys.streams
+    for node in nodes:
+        node.table.refresh()
+    await asyncio.sleep(0)
+    assert not a.keys.streams and not b.keys.streams
+    for node in nodes:
+        node.push()
+    await asyncio.sleep(0)
+    assert not a.table.states() and not a.failures and not b.failures
+
+
+async def test_a_known_ksid_waits_for_the_peer_and_then_for_no_longer_than_its_timeout(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    a.push(entry(a.node))
+    b.push(entry(b.node))
+    with pytest.raises(TimedOut):
+        await a.open(ALICE, BOB, STREAM, StreamQos(timeout=50))
+    await asyncio.sleep(0)
+    assert not a.keys.attached and a.status is ApplicationStatus.DISCONNECTED
+    opening = asyncio.ensure_future(a.open(ALICE, BOB, STREAM))
+    assert (await b.open(BOB, ALICE, STREAM))[0] is Status.SUCCESS
+    assert (await opening)[0] is Status.SUCCESS
+
+
+async def test_both_ends_may_open_without_a_ksid(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    opening = [asyncio.ensure_future(a.open(ALICE, BOB)), asyncio.ensure_future(b.open(BOB, ALICE))]
+    await asyncio.gather(*(node.told(ApplicationNew) for node in nodes))
+    for node in nodes:
+        node.push(entry(node.node))
+    assert {(await one)[1] for one in opening} == {STREAM}
+
+
+async def test_no_controller_is_a_timeout(nodes: tuple[Node, Node]) -> None:
+    with pytest.raises(TimedOut):
+        await nodes[0].open(ALICE, BOB, STREAM, StreamQos(timeout=20))
+
+
+@pytest.mark.parametrize(
+    ("admission", "error"),
+    [
+        (Admission.NO_CONNECTION, NoConnection),
+        (Admission.KSID_IN_USE, KeyStreamInUse),
+        (Admission.QOS_NOT_MET, QosNotMet),
+    ],
+)
+async def test_what_the_controller_refuses_is_refused(
+    nodes: tuple[Node, Node], admission: Admission, error: type[NodeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qswitch.agent.applications.STALE_SECONDS", 0.01)
+    a, _ = nodes
+    opening = asyncio.ensure_future(a.open(ALICE, BOB, STREAM))
+    await a.told(ApplicationNew)
+    a.push(entry(a.node, admission=admission, remote_node=None))
+    with pytest.raises(error):
+        await opening
+    with pytest.raises(error):  # the controller is asked again, and changes nothing
+        await a.open(ALICE, BOB, STREAM)
+    assert sum(isinstance(one, ApplicationNew) for one in a.said) == 2
+
+
+async def test_a_stranger_gets_nothing(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    with pytest.raises(KeyStreamInUse):
+        await a.open(EVE, BOB, STREAM)
+    with pytest.raises(Unauthorised):
+        await a.table.open_connect(frozenset({EVE}), OpenConnect(ALICE, BOB, StreamQos(), STREAM))
+    with pytest.raises(KeyStreamInUse):  # the peer of this stream, but at the wrong node
+        await a.open(BOB, ALICE, STREAM)
+    for call in (a.get(EVE), a.get(BOB), a.get(ALICE, OTHER), a.close(EVE), a.close(ALICE, OTHER)):
+        with pytest.raises(UnknownKeyStream):
+            await call
+
+
+async def test_without_remote_node_nothing_is_served(nodes: tuple[Node, Node]) -> None:
+    a, _ = nodes
+    a.push(entry(a.node, remote_node=None))
+    with pytest.raises(TimedOut):
+        await a.open(ALICE, BOB, STREAM, StreamQos(timeout=20))
+    assert not a.keys.streams
+
+
+async def test_an_application_that_crashed_opens_again(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    assert (await a.open(ALICE, BOB, STREAM, StreamQos(max_bps=77)))[0] is Status.SUCCESS
+    assert await a.told(ApplicationQosUpdate) == ApplicationQosUpdate(STREAM, Qos(max_bandwidth_bps=77))
+    await a.close(ALICE)
+    assert (await a.open(ALICE, BOB, STREAM))[0] is Status.SUCCESS
+    assert (await a.get(ALICE))[0] is Status.SUCCESS
+
+
+async def test_after_a_restart_of_the_node_applications_go_on(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    a.restart()
+    a.push(entry(a.node))
+    with pytest.raises(UnknownKeyStream):
+        await a.get(EVE)
+    assert (await a.get(ALICE, index=2))[0] is Status.SUCCESS
+    assert a.status is ApplicationStatus.ON
+
+
+async def test_get_key_says_why_not(nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qswitch.agent.applications.PEER_SECONDS", 0.01)
+    a, b = nodes
+    opening = asyncio.ensure_future(a.open(ALICE, BOB, qos=StreamQos(timeout=100)))
+    await a.told(ApplicationNew)
+    a.push(entry(a.node))
+    await opening
+    with pytest.raises(PeerNotConnected):
+        await a.get(ALICE)
+    b.push(entry(b.node))
+    await b.open(BOB, ALICE, STREAM)
+    with pytest.raises(TimedOut):
+        await a.get(ALICE, index=99)
+    small, _ = await a.table.get_key(frozenset({ALICE}), GetKey(STREAM, 0, 8))
+    assert (small.status, small.needed_metadata_size) == (Status.METADATA_TOO_SMALL, METADATA_SIZE)
+    assert a.keys.consumed_bits(STREAM) == 0
+    assert (await a.get(ALICE, size=0))[2] == b""
+
+
+async def test_the_rate_is_limited_and_reading_again_is_free(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b, qos=Qos(max_bandwidth_bps=1))
+    for index in (0, 1, 2, 3, 3, 3):
+        assert (await a.get(ALICE, index=index))[0] is Status.SUCCESS
+    with pytest.raises(InsufficientKey):
+        await a.get(ALICE, index=4)
+    assert (await a.get(ALICE, index=3))[0] is Status.SUCCESS
+
+
+async def test_links_and_time_of_an_entry_reach_the_key_manager(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    a.push(entry(a.node, backing_links=(LINK, LinkId("other")), qos=Qos(ttl_seconds=9)))
+    await asyncio.sleep(0)
+    assert (a.keys.streams[STREAM].links, a.keys.streams[STREAM].ttl_seconds) == ((LINK, "other"), 9)
+    a.push(entry(a.node, expiration_time=datetime.now(UTC) - timedelta(seconds=1)))
+    a.table.refresh()
+    await asyncio.sleep(0)
+    assert a.status is ApplicationStatus.OUT_OF_TIME and not a.keys.streams
+    with pytest.raises(UnknownKeyStream):
+        await a.get(ALICE)
+
+
+async def test_an_entry_removed_and_made_again_starts_with_nothing(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    a.push()
+    a.push(entry(a.node))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert STREAM in a.keys.streams and STREAM not in a.keys.attached
+    with pytest.raises(UnknownKeyStream):
+        await a.get(ALICE)
+
+
+async def test_a_caller_who_hangs_up_leaves_nothing_attached(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    for node in nodes:
+        node.push(entry(node.node))
+    opening = asyncio.ensure_future(a.open(ALICE, BOB, STREAM))
+    await asyncio.wait({opening}, timeout=0.01)
+    assert STREAM in a.keys.attached
+    opening.cancel()
+    await asyncio.wait({opening})
+    await asyncio.sleep(0.01)
+    assert STREAM not in a.keys.attached
+    assert b.keys.peer_attached(STREAM) is False
