@@ -50,6 +50,7 @@ class Intents:
         self.applications: dict[KeyStreamId, ApplicationIntent] = {}
         self.known: dict[str, Known] = {}
         self.debts: dict[NodeId, Debt] = {}
+        self.declined: set[LinkId] = set()  # links of fibres that an operator took away
 
     async def load(self) -> None:
         """Reads the store. A journal that a crash left behind becomes debts: its change never became an intent, so the nodes
@@ -59,6 +60,7 @@ class Intents:
         self.links = {one.link: one for one in links.values()}
         self.applications = {one.ksid: one for one in applications.values()}
         self.known = {key.removeprefix("node/"): one for key, one in (await self._all("node/", Known)).items()}
+        self.declined = {LinkId(key.removeprefix("declined/")) for key in await self._all("declined/", bool)}
         debts = await self._all("debt/", Debt)
         self.debts = {NodeId(key.removeprefix("debt/")): one for key, one in debts.items()}
         for key, edits in (await self._all("journal/", list[NodeEdit])).items():
@@ -98,6 +100,12 @@ class Intents:
             self.debts[edit.node] = self.debts.get(edit.node, Debt()) | Debt(edit.links, edit.applications)
             changed[f"debt/{edit.node}"] = self.debts[edit.node]
         return changed
+
+    async def decline(self, link: LinkId, declined: bool = True) -> None:
+        """Whether a link is not to be made by itself, though there is a fibre for it."""
+        if declined != (link in self.declined):
+            await self._save({f"declined/{link}": True if declined else None})
+            (self.declined.add if declined else self.declined.discard)(link)
 
     async def owe(self, edits: Iterable[NodeEdit]) -> None:
         """Notes that nodes may have these entries without their being wanted."""

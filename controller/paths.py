@@ -5,7 +5,7 @@ of like length the one with most to spare is taken. Costs are whole numbers and 
 order, so the same network gives the same answer every time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -73,6 +73,19 @@ def find_route(
     if nodes is None:
         return _why_not(topology, source, destination, bandwidth_bps, avoid)
     return Route(nodes, min(topology.spans[(min(hop), max(hop))].free_bps for hop in pairwise(nodes)))
+
+
+def find_widest(
+    topology: Topology, source: NodeId, destination: NodeId, rates_bps: Iterable[int]
+) -> tuple[Route, int] | Blocked:
+    """A route for the highest of these rates that there is one for, and that rate; else why there is none for the lowest."""
+    blocked = Blocked(Obstacle.NO_RATE, "no rate was asked for")
+    for rate in sorted(set(rates_bps), reverse=True):
+        found = find_route(topology, source, destination, rate)
+        if isinstance(found, Route):
+            return found, rate
+        blocked = found
+    return blocked
 
 
 def _graph(

@@ -1,7 +1,8 @@
 """What each node must be told so that the network becomes what is wanted: edits per node, in stages. Pure.
 
 An edit names whole list entries, to put in place or to drop, so that sending it twice does no harm and its inverse follows
-from what the node had before. A stage is sent to its nodes at the same time; the next one when all of a required stage are in.
+from what the node had before. A stage is sent to its nodes at the same time; the next one when all of a required stage are
+in.
 """
 
 from collections.abc import Iterable, Mapping
@@ -77,6 +78,17 @@ def inverse(edit: NodeEdit, running: NodeData | None) -> NodeEdit:
         put_applications=tuple(applications[one] for one in edit.applications if one in applications),
         drop_applications=tuple(one for one in edit.applications if one not in applications),
     )
+
+
+def applied(running: NodeData, edit: NodeEdit) -> NodeData:
+    """What a node's configuration is once an edit is in."""
+    links = {**running.links, **{one.link: one for one in edit.put_links}}
+    applications = {**running.applications, **{one.ksid: one for one in edit.put_applications}}
+    for link in edit.drop_links:
+        links.pop(link, None)
+    for ksid in edit.drop_applications:
+        applications.pop(ksid, None)
+    return replace(running, links=links, applications=applications)
 
 
 # Entries -------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,61 @@
-"""The network as the controller's users see it: the one facade that the HTTP API translates.
+"""The network as the controller's users see it, and the one worker behind it.
 
-Nodes are named by name, id, or a unique beginning of an id; links and applications by id or a unique beginning of it.
+`Network` is the facade that the HTTP API translates. Nodes are named by name, id, or a unique beginning of an id; links and
+applications by id or a unique beginning of it. `Service` is the real one: whatever happens, a notification, a lost node, a
+tick, wakes its worker, which compares what is wanted with what is; one lock keeps any two changes from planning on the same view.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
-from .model import AppView, Event, HealthView, LinkType, LinkView, NodeView, PathView, TopologyView
+from .applications import Applications
+from .assignment import Registration
+from .config import ControllerConfig
+from .control import Control
+from .errors import Ambiguous, ControllerError, InvalidRequest, NoRoute, Unknown
+from .events import EventLog
+from .intents import Intents, Known
+from .links import Links
+from .model import (
+    AppView,
+    Event,
+    HealthView,
+    KeyStreamId,
+    LinkId,
+    LinkStatus,
+    LinkType,
+    LinkView,
+    NodeId,
+    NodeRecord,
+    NodeView,
+    PathView,
+    TopologyView,
+)
+from .paths import Blocked, find_route
+from .reconcile import Reconciler
+from .southbound.inventory import Inventory
+from .southbound.notifications import (
+    ApplicationDisconnected,
+    ApplicationNew,
+    ApplicationQosUpdate,
+    Happening,
+    InterfaceChanged,
+    LinkChanged,
+    Notification,
+)
+from .store.base import Store
+from .views import Views, node_view
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+FRESH_SECONDS = 1.0  # what was read this lately is not read again for a question about one thing
 
 
 class Network(Protocol):
@@ -28,7 +77,7 @@ class Network(Protocol):
         bandwidth_bps: int | None = None,
         link: str | None = None,
     ) -> LinkView:
-        """Makes a link between two nodes, in the id `link` if given, and returns it as the nodes accepted it.
+        """Makes a link between two nodes, with the id `link` if given, and returns it as the nodes accepted it.
 
         Raises InvalidRequest, Conflict (the id is taken, no free pair of interfaces), NoRoute, TransactionFailed,
         NodeUnreachable. Nothing is left behind when it raises.
@@ -55,3 +104,294 @@ class Network(Protocol):
         ...
 
     async def health(self) -> HealthView: ...
+
+
+class Service:
+    """A `Network` of real nodes. Is also the inventory's listener."""
+
+    def __init__(self, config: ControllerConfig, store: Store) -> None:
+        self._config, self._store = config, store
+        self._intents = Intents(store)
+        self._log = EventLog()
+        self._inbox: deque[tuple[str, Notification]] = deque()
+        self._learned: set[str] = set()
+        self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._started = time.monotonic()
+        self._read_at: dict[str, float] = {}
+        self._worker: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Reads the store and begins to connect; returns at once. Raises StoreFailed."""
+        await self._store.open()
+        await self._intents.load()
+        known = {name: one.qkdn_id for name, one in self._intents.known.items()}
+        self._inventory = Inventory(self._config.nodes, self._config.timeouts, self, known)
+        self._control = Control(self._config, self._intents, self._inventory, self._log)
+        self._links = Links(self._control)
+        self._applications = Applications(self._control, self._links)
+        self._reconciler = Reconciler(self._control)
+        self._inventory.start()
+        self._worker = asyncio.create_task(self._work(), name="workflows")
+
+    async def stop(self) -> None:
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+            await self._inventory.stop()
+        await self._store.close()
+
+    # What nodes say --------------------------------------------------------------------------------------------------
+
+    def node_connected(self, name: str) -> None:
+        self._log.add("node_connected", "", node=name)
+        self._reconciler.mark(name)
+        self._control.retries.clear()
+        self._wake.set()
+
+    def node_lost(self, name: str, problem: str) -> None:
+        self._log.add("node_disconnected", problem, node=name)
+        self._wake.set()
+
+    def node_read(self, name: str, before: NodeRecord, after: NodeRecord) -> None:
+        self._read_at[name] = time.monotonic()
+        self._learned.add(name)
+        if before.connected and (before.state is None) != (after.state is None):
+            self._log.add("agent_down" if after.state is None else "agent_up", after.problem or "", node=name)
+        if before.running != after.running or before.state != after.state:
+            self._wake.set()
+
+    def notified(self, name: str, notification: Notification) -> None:
+        self._inbox.append((name, notification))
+        self._wake.set()
+
+    # The worker ------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            async with self._lock:
+                await self._evaluate()
+
+    async def _evaluate(self) -> None:
+        """One look at everything. What fails in one step does not hold up the others."""
+        await self._step(self._learn)
+        await self._step(self._hear)
+        await self._step(self._reconciler.run)
+        if self._settled():
+            await self._step(self._links.light_fibres)
+            await self._step(self._look)
+            await self._step(self._links.reroute_broken)
+            await self._step(self._applications.move)
+        await self._step(self._applications.admit)
+        await self._step(self._applications.release)
+        await self._step(self._applications.forget_refused)
+        await self._step(self._links.drop_idle)
+
+    async def _step(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except ControllerError as error:
+            log.warning("step failed step=%s problem=%s", getattr(step, "__name__", step), error)
+            self._log.add("controller_failed", str(error))
+        except Exception:  # a defect in one workflow must not end the others; it shows in the log and the events
+            log.exception("defect in step=%s", getattr(step, "__name__", step))
+
+    def _settled(self) -> bool:
+        """Whether the picture is whole: all nodes are there, or have had the time to come after a start."""
+        everybody = all(one.connected for one in self._inventory.records)
+        return everybody or time.monotonic() - self._started > self._config.timeouts.connect + TICK_SECONDS
+
+    async def _look(self) -> None:
+        self._links.watch()
+
+    async def _learn(self) -> None:
+        """Remembers ids and key managers' addresses of nodes, for when they cannot be asked."""
+        while self._learned:
+            name = self._learned.pop()
+            record = self._inventory.nodes[name].record
+            if record.qkdn_id is None:
+                continue
+            before = self._intents.known.get(name)
+            address = (record.state.lkms if record.state else None) or (before.lkms if before else None)
+            now = Known(record.qkdn_id, address)
+            if before != now:
+                await self._intents.remember(name, now)
+                # Neighbours and far ends hold this address in their links.
+                for one in self._inventory.nodes:
+                    self._reconciler.mark(one)
+
+    async def _hear(self) -> None:
+        while self._inbox:
+            name, notification = self._inbox.popleft()
+            node = self._inventory.nodes[name].record.qkdn_id
+            if node is not None:
+                await self._heard(name, node, notification)
+
+    async def _heard(self, name: str, node: NodeId, notification: Notification) -> None:
+        match notification:
+            case ApplicationNew():
+                new = Registration(
+                    node,
+                    notification.server_app_id,
+                    notification.client_app_ids,
+                    notification.qos,
+                    notification.ksid,
+                    notification.priority,
+                )
+                self._applications.registered(new, notification.open_timeout_ms)
+            case ApplicationDisconnected(ksid):
+                await self._applications.disconnected(node, ksid)
+            case ApplicationQosUpdate(ksid, qos, priority):
+                await self._applications.qos_changed(ksid, qos, priority)
+            case LinkChanged(link, change, reason) if change in ("down", "overloaded"):
+                self._log.add(f"link_{change}", reason, node=name, link=link)
+            case InterfaceChanged(interface, change, reason):
+                self._log.add(f"interface_{change}", f"interface {interface} {reason}".strip(), node=name)
+            case Happening(is_alarm=True):
+                text = f"{notification.severity} {notification.message}".strip()
+                self._log.add("alarm", text, node=name, link=notification.link, ksid=notification.ksid)
+
+    # The facade ------------------------------------------------------------------------------------------------------
+
+    def _views(self) -> Views:
+        return Views(self._inventory.records, self._intents.links, self._intents.applications, self._control.topology())
+
+    async def nodes(self) -> list[NodeView]:
+        return [node_view(one) for one in self._inventory.records]
+
+    async def node(self, which: str) -> NodeView:
+        record = self._record(which)
+        await self._freshen([record.name])
+        return node_view(self._inventory.nodes[record.name].record)
+
+    async def links(self) -> list[LinkView]:
+        return self._views().links()
+
+    async def link(self, which: str) -> LinkView:
+        link = LinkId(_one("link", which, self._views().link_ids()))
+        await self._freshen_nodes(self._views().link(link).route)
+        return self._views().link(link)
+
+    async def create_link(
+        self,
+        link_type: LinkType,
+        source: str,
+        destination: str,
+        bandwidth_bps: int | None = None,
+        link: str | None = None,
+    ) -> LinkView:
+        ends = self._node_id(source), self._node_id(destination)
+        wanted = _uuid("link", link) if link else None
+        if bandwidth_bps is not None and not 0 <= bandwidth_bps < 2**32:
+            raise InvalidRequest("bandwidth_bps", str(bandwidth_bps), "must be from 0 to 4294967295 bit/s")
+        async with self._lock:
+            intent = await self._links.create(link_type, *ends, bandwidth_bps, wanted)
+        return self._views().link(intent.link)
+
+    async def delete_link(self, which: str) -> None:
+        async with self._lock:
+            await self._links.delete(LinkId(_one("link", which, self._views().link_ids())))
+        self._wake.set()
+
+    async def apps(self) -> list[AppView]:
+        return self._views().apps()
+
+    async def app(self, which: str) -> AppView:
+        ksid = KeyStreamId(_one("application", which, self._views().app_ids()))
+        view = self._views().app(ksid)
+        await self._freshen_nodes([one.node for one in (view.source, view.destination) if one])
+        return self._views().app(ksid)
+
+    async def path(self, source: str, destination: str, bandwidth_bps: int = 0) -> PathView:
+        ends = self._node_id(source), self._node_id(destination)
+        topology = self._control.topology()
+        route = find_route(topology, *ends, bandwidth_bps)
+        if isinstance(route, Blocked):
+            raise NoRoute(topology.name(ends[0]), topology.name(ends[1]), route.reason)
+        spans = [topology.span(a, b) for a, b in zip(route.nodes, route.nodes[1:], strict=False)]
+        return PathView(
+            source=ends[0],
+            destination=ends[1],
+            route=route.nodes,
+            names=tuple(topology.name(one) for one in route.nodes),
+            links=tuple(min(span.links) for span in spans if span),
+            free_bps=route.free_bps,
+        )
+
+    async def topology(self) -> TopologyView:
+        views = self._views()
+        return TopologyView(tuple(await self.nodes()), tuple(views.links()), tuple(views.apps()))
+
+    def events(self, follow: bool = False) -> AsyncIterator[Event]:
+        return self._log.read(follow)
+
+    async def health(self) -> HealthView:
+        records, links = self._inventory.records, self._views().links()
+        connected = sum(one.connected for one in records)
+        return HealthView(
+            status="ok" if connected == len(records) else "degraded",
+            version=_version(),
+            nodes=len(records),
+            connected=connected,
+            links=len(links),
+            active_links=sum(one.status is LinkStatus.ACTIVE for one in links),
+            apps=len(self._intents.applications),
+        )
+
+    # Names -----------------------------------------------------------------------------------------------------------
+
+    def _record(self, which: str) -> NodeRecord:
+        records = {one.name: one for one in self._inventory.records}
+        for name, record in records.items():
+            if which == name or which.lower() == name.lower():
+                return record
+        ids = {one.qkdn_id: one for one in records.values() if one.qkdn_id}
+        return ids[NodeId(_one("node", which, ids))]
+
+    def _node_id(self, which: str) -> NodeId:
+        record = self._record(which)
+        if record.qkdn_id is None:
+            raise NoRoute(record.name, record.name, "the node was never reached, its id is unknown")
+        return record.qkdn_id
+
+    async def _freshen_nodes(self, nodes: Iterable[NodeId]) -> None:
+        await self._freshen([one.config.name for node in nodes if (one := self._inventory.by_id(node))])
+
+    async def _freshen(self, names: Iterable[str]) -> None:
+        """Reads nodes again whose last read is not of just now. One that cannot be read is shown as last read."""
+        now = time.monotonic()
+        old = [self._inventory.nodes[one] for one in names if now - self._read_at.get(one, 0) > FRESH_SECONDS]
+        await asyncio.gather(*(one.refresh() for one in old if one.record.connected), return_exceptions=True)
+
+
+def _one(kind: str, which: str, ids: Iterable[str]) -> str:
+    """The id that is meant by a whole id or the unique beginning of one."""
+    wanted = which.lower()
+    candidates = [one for one in ids if one.startswith(wanted)] if wanted else []
+    if wanted in candidates:
+        return wanted
+    if not candidates:
+        raise Unknown(kind, which)
+    if len(candidates) > 1:
+        raise Ambiguous(kind, which, sorted(candidates))
+    return candidates[0]
+
+
+def _uuid(field: str, text: str) -> LinkId:
+    try:
+        return LinkId(str(uuid.UUID(text)))
+    except ValueError as error:
+        raise InvalidRequest(field, text, "must be a UUID") from error
+
+
+def _version() -> str:
+    try:
+        return version("quantum-switch")
+    except PackageNotFoundError:
+        return "unknown"

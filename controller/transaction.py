@@ -1,8 +1,8 @@
 """Network-wide changes: all nodes or none.
 
 A plan is journalled before its first edit leaves, sent stage by stage, and becomes an intent in the same write that ends the
-journal. When a required edit fails, everything sent so far is undone by inverse edits, the doubtful one included; a node that
-cannot be reached for that is in debt, and is set right when it comes back. A crash in between leaves the journal, which
+journal. When a required edit fails, everything sent so far is undone by inverse edits, the doubtful ones included; a node
+that cannot be reached for that is in debt, and is set right when it comes back. A crash in between leaves the journal, which
 becomes debts at the next start: nodes are brought to what was last wanted, never half-way.
 """
 
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Protocol
 
-from .errors import ControllerError, NodeUnreachable, TransactionFailed
+from .errors import ControllerError, TransactionFailed
 from .intents import Change, Intents
 from .model import NodeData, NodeId
 from .plan import NodeEdit, Plan, Stage, inverse
@@ -48,7 +48,7 @@ class Transactions:
         owing: list[NodeEdit] = []
         for stage in plan.stages:
             failed = await self._stage(stage)
-            sent += [edit for edit in stage.edits if not isinstance(failed.get(edit.node), NodeUnreachable)]
+            sent += stage.edits  # a failed one may be in all the same: its answer was lost, or it came late
             if failed and stage.required:
                 await self._undo(plan, key, [undo[id(edit)] for edit in reversed(sent)])
                 raise TransactionFailed(plan.what, {self._nodes.name(node): str(error) for node, error in failed.items()})

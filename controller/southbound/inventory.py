@@ -18,6 +18,8 @@ from lxml import etree
 from ..config import NodeConfig, Timeouts
 from ..errors import BadReply, ControllerError, NodeUnreachable
 from ..model import NodeId, NodeRecord
+from ..plan import NodeEdit, applied
+from .editing import build_config
 from .nodedata import FILTER, parse_node
 from .notifications import Notification, parse_notification
 from .session import NetconfSession, connect
@@ -130,9 +132,11 @@ class ManagedNode:
         self._listener.node_read(self.config.name, before, self.record)
         return self.record
 
-    async def edit(self, config: etree._Element) -> None:
+    async def edit(self, edit: NodeEdit) -> None:
         """Sends one edit to running. Raises NodeUnreachable, NodeTimedOut, NodeRefused, BadReply."""
-        await self._ready_session().edit_config(config)
+        await self._ready_session().edit_config(build_config(edit))
+        if self.record.running is not None:
+            self.record = replace(self.record, running=applied(self.record.running, edit))
         self.wake()
 
     def _ready_session(self) -> NetconfSession:

@@ -285,8 +285,8 @@ class NetconfSession:
             try:
                 async with asyncio.timeout(1):
                     await self._call(_CloseSession)
-            except (ControllerError, TimeoutError):
-                pass
+            except (ControllerError, TimeoutError) as error:
+                log.debug("session closed without an answer node=%s problem=%s", self._node, error)
         self._transport.fail(NodeUnreachable(self._node, "the session was closed"))
         if self._transport.channel is not None:
             self._transport.channel.abort()

@@ -1,7 +1,7 @@
-"""Where the controller keeps what must outlive it: a small key-value interface, so that a file or a cluster can stand behind it.
+"""Where the controller keeps what must outlive it: a small key-value interface, behind which a file or a cluster can stand.
 
-Keys are paths (`link/ID`, `app/KSID`), values are JSON. A change of several keys is one: all of it is there after a crash, or
-nothing. Every change raises the revision by one.
+Keys are paths (`link/ID`, `app/KSID`), values are JSON. A change of several keys is one: all of it is there after a crash,
+or nothing. Every change raises the revision by one.
 """
 
 from abc import ABC, abstractmethod

@@ -1,0 +1,295 @@
+"""The workflows of key streams: registrations become entries on both nodes, streams move when their link fails, and end.
+
+A registration without a peer waits. One without a route waits too while links are coming up, for as long as its application
+does, and is refused with the reason otherwise. What is refused is an entry of its node for a while, then gone.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .assignment import (
+    Join,
+    MakeLink,
+    Refuse,
+    Registration,
+    Rejoin,
+    UseLink,
+    Wait,
+    admission_of,
+    choose,
+    match,
+)
+from .control import Control
+from .errors import ControllerError
+from .intents import Change
+from .links import Links, new_virtual
+from .model import (
+    ApplicationIntent,
+    ApplicationStatus,
+    KeyStreamId,
+    LinkId,
+    LinkIntent,
+    LinkStatus,
+    LinkType,
+    NodeId,
+    Purpose,
+    Qos,
+)
+from .paths import Blocked, Obstacle
+from .plan import NodeEdit, Plan, change_application, change_link, refusal
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_SECONDS = 10.0  # of an application that does not say how long it waits
+ANSWER_BEFORE = 0.8  # of that time, so that the answer arrives while somebody listens
+REFUSAL_SECONDS = 30.0
+GONE = (ApplicationStatus.DISCONNECTED, ApplicationStatus.OUT_OF_TIME, ApplicationStatus.ZOMBIE)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    registration: Registration
+    deadline: float
+
+
+class Applications:
+    def __init__(self, control: Control, links: Links) -> None:
+        self._control, self._intents, self._links = control, control.intents, links
+        self._waiting: list[_Waiting] = []
+        self._refused: dict[tuple[NodeId, KeyStreamId], float] = {}
+        self._direct_since: dict[KeyStreamId, float] = {}
+
+    # What nodes say --------------------------------------------------------------------------------------------------
+
+    def registered(self, registration: Registration, open_timeout_ms: int | None) -> None:
+        """An application opened a stream at its node. A repeated registration replaces the earlier one."""
+        seconds = open_timeout_ms / 1000 if open_timeout_ms else OPEN_TIMEOUT_SECONDS
+        same = (registration.node, registration.uris, registration.ksid)
+        self._waiting = [
+            one for one in self._waiting if (one.registration.node, one.registration.uris, one.registration.ksid) != same
+        ]
+        self._waiting.append(_Waiting(registration, time.monotonic() + seconds * ANSWER_BEFORE))
+        name = self._control.name(registration.node)
+        text = f"{registration.server} with {', '.join(registration.clients)}"
+        self._control.events.add("application_new", text, node=name, ksid=registration.ksid)
+
+    async def disconnected(self, node: NodeId, ksid: KeyStreamId) -> None:
+        """An application left its node."""
+        intent = self._intents.applications.get(ksid)
+        if intent is not None and node not in intent.disconnected:
+            await self._note(replace(intent, disconnected=tuple(sorted({*intent.disconnected, node}))))
+            self._control.events.add("application_disconnected", "", node=self._control.name(node), ksid=ksid)
+
+    async def qos_changed(self, ksid: KeyStreamId, qos: Qos, priority: int) -> None:
+        """An application wants another quality of service: the entries follow; the link is looked at again."""
+        intent = self._intents.applications.get(ksid)
+        if intent is not None and (intent.qos, intent.priority) != (qos, priority):
+            await self._change(intent, replace(intent, qos=qos, priority=priority))
+
+    async def _note(self, intent: ApplicationIntent) -> None:
+        """Remembers what no node need be told."""
+        await self._intents.settle("", Change(applications={intent.ksid: intent}))
+
+    # Registrations ---------------------------------------------------------------------------------------------------
+
+    async def admit(self) -> None:
+        """Looks at every registration that waits, in the order they came."""
+        for one in list(self._waiting):
+            key = f"admit {id(one)}"
+            if not self._control.retries.due(key):
+                continue
+            try:
+                if await self._consider(one):
+                    self._waiting.remove(one)
+            except ControllerError as error:
+                self._control.retries.failed(key)
+                text = f"{one.registration.server}: {error}"
+                self._control.events.add("application_failed", text, node=self._control.name(one.registration.node))
+            if one in self._waiting and time.monotonic() >= one.deadline:
+                self._waiting.remove(one)
+
+    async def _consider(self, one: _Waiting) -> bool:
+        """Returns whether the registration is answered."""
+        new = one.registration
+        nodes = {record.qkdn_id for record in self._control.inventory.records if record.qkdn_id}
+        found = match(new, (other.registration for other in self._waiting), self._intents.applications, nodes)
+        match found:
+            case Wait.FOR_PEER:
+                return False
+            case Rejoin(ksid):
+                return await self._rejoin(new, ksid)
+            case Refuse(admission, reason):
+                return await self._refuse(
+                    new, lambda ksid, clients: refusal(new.node, ksid, new.server, clients, admission, reason), reason
+                )
+            case Join(source, destination):
+                return await self._join(one, source, destination)
+
+    async def _rejoin(self, new: Registration, ksid: KeyStreamId) -> bool:
+        """The stream is there; the node may lack its entry, and whoever had left is back."""
+        intent = self._intents.applications[ksid]
+        left = tuple(node for node in intent.disconnected if node != new.node)
+        plan = change_application(None, intent)
+        await self._control.transactions.run(plan, Change(applications={ksid: replace(intent, disconnected=left)}))
+        return True
+
+    async def _join(self, one: _Waiting, source: NodeId, destination: NodeId) -> bool:
+        new = one.registration
+        chosen = self._choose(source, destination, new.qos)
+        if isinstance(chosen, Blocked):
+            if self._may_come(chosen) and time.monotonic() < one.deadline:
+                return False
+            admission = admission_of(chosen)
+            return await self._refuse(
+                new,
+                lambda ksid, clients: refusal(new.node, ksid, new.server, clients, admission, chosen.reason),
+                chosen.reason,
+            )
+        made, link = self._link(chosen)
+        intent = ApplicationIntent(
+            ksid=new.ksid or KeyStreamId(str(uuid.uuid4())),
+            server_app_id=new.server,
+            client_app_ids=new.clients,
+            source=source,
+            destination=destination,
+            link=link,
+            qos=new.qos,
+            priority=new.priority,
+        )
+        await self._assign(None, intent, made)
+        text = f"{self._control.name(source)} - {self._control.name(destination)}"
+        self._control.events.add("application_admitted", text, link=link, ksid=intent.ksid)
+        return True
+
+    def _may_come(self, blocked: Blocked) -> bool:
+        """Whether waiting can help: links are coming up, or a node is."""
+        if blocked.obstacle is Obstacle.NOT_MANAGED:
+            return True
+        return any(one.status is LinkStatus.PENDING for one in self._control.facts().values())
+
+    def _choose(
+        self, source: NodeId, destination: NodeId, qos: Qos, without: KeyStreamId | None = None
+    ) -> UseLink | MakeLink | Blocked:
+        config = self._control.config
+        others = [one for one in self._intents.applications.values() if one.ksid != without]
+        return choose(
+            self._control.topology(),
+            self._intents.links,
+            others,
+            (source, destination),
+            qos,
+            config.application_bps,
+            config.virtual_link_bps,
+        )
+
+    def _link(self, chosen: UseLink | MakeLink) -> tuple[LinkIntent | None, LinkId]:
+        """The link to make first, if any, and the id of the link to use."""
+        if isinstance(chosen, UseLink):
+            return None, chosen.link
+        made = new_virtual(chosen.route, chosen.bandwidth_bps, Purpose.APPLICATIONS)
+        return made, made.link
+
+    async def _assign(self, old: ApplicationIntent | None, new: ApplicationIntent, made: LinkIntent | None) -> None:
+        """The link and the entries in one transaction."""
+        plan = change_application(old, new)
+        links: dict[LinkId, LinkIntent | None] = {}
+        if made is not None:
+            links[made.link] = made
+            plan = Plan(plan.what, ()).then(change_link(None, made, self._intents.lkms()), plan)
+        await self._control.transactions.run(plan, Change(links=links, applications={new.ksid: new}))
+        if made is not None:
+            self._links.say_created(made)
+
+    async def _refuse(
+        self, new: Registration, build: Callable[[KeyStreamId, tuple[str, ...]], NodeEdit], reason: str
+    ) -> bool:
+        """Answers with an entry that says why not; it is only lent, and a debt from the start."""
+        ksid = new.ksid or KeyStreamId(str(uuid.uuid4()))
+        intent = self._intents.applications.get(ksid)
+        self._control.events.add("application_refused", reason, node=self._control.name(new.node), ksid=ksid)
+        if intent is not None and new.node in (intent.source, intent.destination):
+            return True  # the node has the entry of the rightful owners, and decides itself who is none of them
+        edit = build(ksid, new.clients)
+        await self._intents.owe([edit])
+        await self._control.ship(edit)
+        self._refused[(new.node, ksid)] = time.monotonic() + REFUSAL_SECONDS
+        return True
+
+    async def forget_refused(self) -> None:
+        """Takes refusals away that have been there to be read for long enough."""
+        for (node, ksid), until in list(self._refused.items()):
+            if time.monotonic() < until:
+                continue
+            del self._refused[(node, ksid)]
+            intent = self._intents.applications.get(ksid)
+            if intent is None or node not in (intent.source, intent.destination):
+                try:
+                    await self._control.ship(NodeEdit(node, drop_applications=(ksid,)))
+                except ControllerError as error:
+                    log.info("refusal left for later node=%s ksid=%s problem=%s", self._control.name(node), ksid, error)
+
+    # Streams ---------------------------------------------------------------------------------------------------------
+
+    async def move(self) -> None:
+        """Gives every stream whose link does not work another one; its id stays, and what is allocated stays valid."""
+        topology = self._control.topology()
+        for one in list(self._intents.applications.values()):
+            link = self._intents.links.get(one.link) if one.link else None
+            key = f"move {one.ksid}"
+            works = link is not None and (link.type is LinkType.VIRTUAL or topology.carries(link.route))
+            if works and not self._is_detour(one, link):
+                self._control.retries.done(key)
+            elif self._control.retries.due(key):
+                await self._move(one, key, works)
+
+    def _is_detour(self, one: ApplicationIntent, link: LinkIntent | None) -> bool:
+        """Whether the stream could have gone back to the direct link for some time."""
+        span = self._control.topology().span(one.source, one.destination)
+        direct = span is not None and span.active and any(each in self._intents.links for each in span.links)
+        if link is None or link.purpose is not Purpose.APPLICATIONS or not direct:
+            self._direct_since.pop(one.ksid, None)
+            return False
+        since = self._direct_since.setdefault(one.ksid, time.monotonic())
+        return time.monotonic() - since >= self._control.config.timeouts.idle_link
+
+    async def _move(self, one: ApplicationIntent, key: str, works: bool) -> None:
+        chosen = self._choose(one.source, one.destination, one.qos, one.ksid)
+        if isinstance(chosen, Blocked):
+            if self._control.retries.failed(key) and not works:
+                self._control.events.add("no_route", f"no other link: {chosen.reason}", ksid=one.ksid)
+            return
+        made, link = self._link(chosen)
+        if works and (made is not None or link == one.link):
+            self._control.retries.failed(key)
+            return
+        if await self._change(one, replace(one, link=link), made, key):
+            self._control.retries.done(key)
+            self._control.events.add("route_changed", f"moved to another link, from {one.link}", link=link, ksid=one.ksid)
+
+    async def _change(
+        self, old: ApplicationIntent, new: ApplicationIntent, made: LinkIntent | None = None, key: str = ""
+    ) -> bool:
+        try:
+            await self._assign(old, new, made)
+        except ControllerError as error:
+            self._control.retries.failed(key)
+            self._control.events.add("application_failed", str(error), ksid=old.ksid)
+            return False
+        return True
+
+    async def release(self) -> None:
+        """Ends streams that both applications have left."""
+        for one in list(self._intents.applications.values()):
+            if not one.disconnected or not all(self._left(one, node) for node in (one.source, one.destination)):
+                continue
+            await self._control.transactions.run(change_application(one, None), Change(applications={one.ksid: None}))
+            self._control.events.add("application_released", "both applications have left", ksid=one.ksid)
+
+    def _left(self, one: ApplicationIntent, node: NodeId) -> bool:
+        """Whether a node said that its application left, or shows it as gone."""
+        record = self._control.record(node)
+        state = record.state.applications.get(one.ksid) if record and record.connected and record.state else None
+        return node in one.disconnected or (state is not None and state.status in GONE)

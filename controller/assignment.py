@@ -1,0 +1,166 @@
+"""Who talks to whom, and over which link: the decisions about key streams. Pure.
+
+A registration is one application's OPEN_CONNECT, told by its node. Two ends are found from the authorities of the URIs
+(`qkd://NODE/name`), else from the other end's own registration.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from .model import (
+    Admission,
+    ApplicationIntent,
+    KeyStreamId,
+    LinkId,
+    LinkIntent,
+    LinkType,
+    NodeId,
+    Qos,
+)
+from .paths import Blocked, Obstacle, Route, find_widest
+from .topology import Topology, demand, room
+
+UNSPECIFIED = Qos()
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    node: NodeId
+    server: str
+    clients: tuple[str, ...]
+    qos: Qos = UNSPECIFIED
+    ksid: KeyStreamId | None = None
+    priority: int = 0
+
+    @property
+    def uris(self) -> frozenset[str]:
+        return frozenset((self.server, *self.clients))
+
+
+# Matching ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rejoin:
+    """The stream exists and this application belongs to it."""
+
+    ksid: KeyStreamId
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A new stream between two nodes; `source` is where the server application lives."""
+
+    source: NodeId
+    destination: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    admission: Admission
+    reason: str
+
+
+class Wait(StrEnum):
+    """The other application is still to be heard of."""
+
+    FOR_PEER = "for-peer"
+
+
+def authority(uri: str) -> NodeId | None:
+    """The node that a URI names, as in `qkd://NODE/name`; whether there is such a node is another matter."""
+    try:
+        return NodeId(urlsplit(uri).netloc.lower()) or None
+    except ValueError:
+        return None
+
+
+def match(
+    new: Registration,
+    waiting: Iterable[Registration],
+    applications: Mapping[KeyStreamId, ApplicationIntent],
+    nodes: Collection[NodeId],
+) -> Rejoin | Join | Refuse | Wait:
+    """What a registration is: the end of a known stream, the start of a new one, a third party, or one half of a pair."""
+    known = _known(new, applications)
+    if known is not None:
+        belongs = new.node in (known.source, known.destination) and _uris(known) == new.uris
+        if belongs:
+            return Rejoin(known.ksid)
+        return Refuse(Admission.KSID_IN_USE, f"key stream {known.ksid} belongs to other applications")
+    peer = _peer(new, waiting, nodes)
+    if peer is None:
+        return Wait.FOR_PEER
+    if peer == new.node:
+        return Refuse(Admission.NO_CONNECTION, "both applications are at the same node")
+    return Join(peer, new.node) if authority(new.server) == peer else Join(new.node, peer)
+
+
+def _known(new: Registration, applications: Mapping[KeyStreamId, ApplicationIntent]) -> ApplicationIntent | None:
+    if new.ksid is not None:
+        return applications.get(new.ksid)
+    same = (one for one in applications.values() if _uris(one) == new.uris and new.node in (one.source, one.destination))
+    return min(same, key=lambda one: one.ksid, default=None)
+
+
+def _uris(application: ApplicationIntent) -> frozenset[str]:
+    return frozenset((application.server_app_id, *application.client_app_ids))
+
+
+def _peer(new: Registration, waiting: Iterable[Registration], nodes: Collection[NodeId]) -> NodeId | None:
+    homes = {home for uri in new.uris if (home := authority(uri)) in nodes and home is not None}
+    if others := sorted(homes - {new.node}):
+        return others[0]
+    if len(homes) == 1 and all(authority(uri) == new.node for uri in new.uris):
+        return new.node
+    for other in waiting:
+        if other.node != new.node and other.ksid == new.ksid and other.uris == new.uris:
+            return other.node
+    return None
+
+
+# Links for streams ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UseLink:
+    link: LinkId
+
+
+@dataclass(frozen=True, slots=True)
+class MakeLink:
+    route: Route
+    bandwidth_bps: int
+
+
+def choose(
+    topology: Topology,
+    links: Mapping[LinkId, LinkIntent],
+    applications: Collection[ApplicationIntent],
+    ends: tuple[NodeId, NodeId],
+    qos: Qos,
+    application_bps: int,
+    virtual_link_bps: int,
+) -> UseLink | MakeLink | Blocked:
+    """The link for a stream between two nodes: the direct one, else a virtual one with room, else a new virtual one.
+
+    A new virtual link is made as wide as `virtual_link_bps` where the network has that to spare, for others to share it.
+    """
+    needed = demand(qos, application_bps)
+    span = topology.span(*ends)
+    direct = [one for one in span.links if one in links] if span else []
+    if span and direct and span.free_bps >= needed:
+        return UseLink(min(direct))
+    for link in sorted(links.values(), key=lambda one: one.link):
+        joins = link.type is LinkType.VIRTUAL and {link.source, link.destination} == set(ends)
+        if joins and topology.carries(link.route) and room(link, applications, application_bps) >= needed:
+            return UseLink(link.link)
+    found = find_widest(topology, *ends, (max(needed, virtual_link_bps), needed))
+    return found if isinstance(found, Blocked) else MakeLink(*found)
+
+
+def admission_of(blocked: Blocked) -> Admission:
+    """What an application is told when there is no route for it."""
+    return Admission.QOS_NOT_MET if blocked.obstacle is Obstacle.NO_RATE else Admission.NO_CONNECTION
