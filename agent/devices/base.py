@@ -69,7 +69,7 @@ class QkdDevice(ABC):
 
     @classmethod
     def example_pair(cls, folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-        """Options of two ends that reach each other on one machine, what they need made in `folder`; None: needs hardware."""
+        """Options of two ends that meet on one machine, by way of what is made in `folder`; None: hardware only."""
         del folder
         return None
 

@@ -21,7 +21,8 @@ from .rates import RATE_MODELS, Performance, RateModel
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.2  # between two looks at the fibre's file, and between two attempts to connect
+LOOK_SECONDS = 0.2  # between two looks at the fibre's file
+RETRY_SECONDS = {"a": 0.1, "b": 0.2}  # between two attempts to connect: a listens again before b dials again
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class _Pair:
             problem = await self._attempt()
             self._connected = False
             self._tell(DeviceReport(running=False, problem=problem))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS[self._options.end])
 
     async def _attempt(self) -> str:
         """One connection from its beginning to its end; answers why it ended."""
