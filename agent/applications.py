@@ -8,17 +8,15 @@ GET_KEY's answers where 004 leaves room: the peer has never come -> 3 after a sh
 max_bandwidth, or the key manager cannot -> 2; no such stream for this caller -> 3. A peer that came and closed does not
 keep this end from reading on.
 
-The table tells `_settle` what is wanted of the key manager; it compares with what is so and acts, one stream at a time.
+Decisions are in `stream_rules.py`; what they want of the key manager is brought about in `streams.py`.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Protocol
 
 from qswitch.protocol.etsi004 import (
     Close,
@@ -29,7 +27,6 @@ from qswitch.protocol.etsi004 import (
     OpenConnectReply,
     Status,
 )
-from qswitch.protocol.etsi004 import Qos as StreamQos
 
 from .errors import (
     InsufficientKey,
@@ -40,31 +37,25 @@ from .errors import (
     UnknownKeyStream,
 )
 from .lkms.keys import Key
-from .lkms.manager import Chunk, StreamConfig
+from .lkms.manager import Chunk
 from .model import (
     ApplicationConfig,
     ApplicationDisconnected,
     ApplicationNew,
     ApplicationQosUpdate,
     ApplicationState,
-    ApplicationType,
     Configuration,
     Consumption,
     Event,
     KeyStreamId,
-    NodeId,
     Notification,
     Severity,
 )
 from .stream_rules import (
     DEFAULT_CHUNK_SIZE,
-    DEFAULT_TIMEOUT_SECONDS,
-    JSON,
-    KEPT,
     METADATA_SIZE,
     STATUS,
     TRANSITIONS,
-    Bucket,
     Candidate,
     Phase,
     StreamEvent,
@@ -80,6 +71,7 @@ from .stream_rules import (
     requested,
     timeout_seconds,
 )
+from .streams import Stream, StreamKeys, settle
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -87,56 +79,6 @@ log = logging.getLogger(__name__)
 PEER_SECONDS = 1.0  # GET_KEY waits this long for a peer that has not come yet
 STALE_SECONDS = 3.0  # a refused entry is taken for the answer again when the controller does not change it
 PERIOD_SECONDS = 10  # of app_statistics
-PERIODS = 6
-
-
-class StreamKeys(Protocol):
-    """What applications ask of the key manager."""
-
-    async def configure_stream(self, stream: StreamConfig) -> None: ...
-    async def remove_stream(self, ksid: KeyStreamId) -> None: ...
-    async def attach(self, ksid: KeyStreamId) -> None: ...
-    async def detach(self, ksid: KeyStreamId) -> None: ...
-    def peer_attached(self, ksid: KeyStreamId) -> bool: ...
-    async def wait_peer_attached(self, ksid: KeyStreamId) -> None: ...
-    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk: ...
-    def consumed_bits(self, ksid: KeyStreamId) -> int: ...
-    def chunk_size(self, ksid: KeyStreamId) -> int: ...
-
-
-_UNSPECIFIED = StreamQos(metadata_mimetype=JSON)
-
-
-@dataclass(slots=True, eq=False)
-class _Stream:
-    entry: ApplicationConfig
-    phase: Phase
-    age: int
-    created: datetime
-    removed: bool = False
-    erase: bool = False  # what the key manager has is of an entry that is gone
-    holder: str | None = None  # the application that has it at this node
-    qos: StreamQos = _UNSPECIFIED
-    timeout: float = DEFAULT_TIMEOUT_SECONDS
-    peer_seen: bool = False
-    last_index: int | None = None
-    opening: int = 0  # OPEN_CONNECT calls under way
-    bucket: Bucket = field(default_factory=Bucket)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    known: StreamConfig | None = None  # to the key manager
-    attached: bool | None = None  # to the key manager; None: as it was before this process
-    unsettled: bool = False
-    period: tuple[datetime, int] | None = None  # start of the running period, bits consumed until then
-    statistics: deque[Consumption] = field(default_factory=lambda: deque(maxlen=PERIODS))
-
-    @property
-    def ksid(self) -> KeyStreamId:
-        return self.entry.ksid
-
-    @property
-    def serves(self) -> bool:
-        """Without `remote_qkdn_id` no key is served yet (015); internal consumption has no stream."""
-        return self.entry.remote_node is not None and self.entry.type is ApplicationType.CLIENT
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +88,7 @@ class _Registration:
     me: str
     peer: str
     ksid: str | None
-    answer: asyncio.Future[_Stream]
+    answer: asyncio.Future[Stream]
 
 
 class ApplicationTable:
@@ -160,7 +102,7 @@ class ApplicationTable:
         changed: Callable[[], None],
     ) -> None:
         self._keys, self._tasks, self._notify, self._changed = keys, tasks, notify, changed
-        self._streams: dict[KeyStreamId, _Stream] = {}
+        self._streams: dict[KeyStreamId, Stream] = {}
         self._registrations: list[_Registration] = []
         self._recovering = True
         self._with_statistics = True
@@ -187,10 +129,10 @@ class ApplicationTable:
                 self._work(have)
         self._recovering = False
 
-    def _add(self, entry: ApplicationConfig, old: _Stream | None) -> _Stream:
+    def _add(self, entry: ApplicationConfig, old: Stream | None) -> Stream:
         self._ages += 1
         phase = Phase.RECOVERED if self._recovering else Phase.CONFIGURED
-        have = _Stream(entry, phase, self._ages, datetime.now(UTC))
+        have = Stream(entry, phase, self._ages, datetime.now(UTC))
         if old is not None:  # not yet erased: the new one sees to that first
             have.lock, have.known, have.erase = old.lock, old.known, True
             old.known = None
@@ -200,7 +142,7 @@ class ApplicationTable:
         log.info("application configured ksid=%s admission=%s", entry.ksid, entry.admission)
         return have
 
-    def _answer(self, have: _Stream) -> None:
+    def _answer(self, have: Stream) -> None:
         """Hands an entry to the registration it answers: the one that brought its KSID, else the oldest of its pair."""
         if not have.serves and have.phase is not Phase.REFUSED:
             return
@@ -226,7 +168,7 @@ class ApplicationTable:
         except TimeoutError:
             raise TimedOut("OPEN_CONNECT", seconds) from None
 
-    def _find(self, me: str, peer: str, ksid: str | None) -> _Stream | None:
+    def _find(self, me: str, peer: str, ksid: str | None) -> Stream | None:
         """The stream that this call means, when the controller need not be asked. Raises KeyStreamInUse."""
         if ksid is None:
             paired = pairing(me, peer, [self._candidate(one) for one in self._streams.values() if one.serves])
@@ -238,18 +180,18 @@ class ApplicationTable:
             self._check_holder(have, me, peer)
         return have if have.serves and (have.phase, StreamEvent.OPEN) in TRANSITIONS else None
 
-    def _candidate(self, have: _Stream) -> Candidate:
+    def _candidate(self, have: Stream) -> Candidate:
         free = have.holder is None and not have.removed
         attached = have.known is not None and self._keys.peer_attached(have.ksid)
         phase = have.phase if free else Phase.ATTACHED
         return Candidate(have.ksid, members(have.entry), phase, attached, have.age)
 
     @staticmethod
-    def _check_holder(have: _Stream, me: str, peer: str) -> None:
+    def _check_holder(have: Stream, me: str, peer: str) -> None:
         if not {me, peer} <= members(have.entry) or have.holder not in (None, me):
             raise KeyStreamInUse(have.ksid)
 
-    async def _register(self, me: str, peer: str, request: OpenConnect, seconds: float) -> _Stream:
+    async def _register(self, me: str, peer: str, request: OpenConnect, seconds: float) -> Stream:
         """Tells the controller and waits for its entry. Raises what a refused entry stands for."""
         one = _Registration(me, peer, request.ksid, asyncio.get_running_loop().create_future())
         self._registrations.append(one)
@@ -274,7 +216,7 @@ class ApplicationTable:
         self._check_holder(have, me, peer)
         return have
 
-    async def _answered(self, one: _Registration) -> _Stream:
+    async def _answered(self, one: _Registration) -> Stream:
         """An entry refused before is the answer once more, unless the controller changes it soon."""
         stale = self._streams.get(KeyStreamId(one.ksid or ""))
         if stale is None or stale.phase is not Phase.REFUSED:
@@ -284,7 +226,7 @@ class ApplicationTable:
         except TimeoutError:
             return stale
 
-    async def _open(self, have: _Stream, me: str, request: OpenConnect, seconds: float) -> OpenConnectReply:
+    async def _open(self, have: Stream, me: str, request: OpenConnect, seconds: float) -> OpenConnectReply:
         before = have.phase
         if not self._step(have, StreamEvent.OPEN):
             raise UnknownKeyStream(have.ksid)
@@ -308,7 +250,7 @@ class ApplicationTable:
         status = Status.SUCCESS if have.peer_seen else Status.PEER_ABSENT
         return OpenConnectReply(status, offered(have.entry, have.qos, chunk_size, seconds), have.ksid)
 
-    async def _agree_chunk_size(self, have: _Stream) -> int:
+    async def _agree_chunk_size(self, have: Stream) -> int:
         """Octets. The peer's is taken by a caller who names none; if neither does, it is the usual one."""
         if not (size := self._keys.chunk_size(have.ksid)):
             have.qos = replace(have.qos, key_chunk_size=DEFAULT_CHUNK_SIZE)
@@ -316,7 +258,7 @@ class ApplicationTable:
             size = self._keys.chunk_size(have.ksid)
         return size
 
-    def _undo_open(self, have: _Stream, before: Phase, request: OpenConnect) -> None:
+    def _undo_open(self, have: Stream, before: Phase, request: OpenConnect) -> None:
         """The call failed, or its caller is gone. Without a KSID the caller never learnt which stream it has."""
         if before is Phase.ATTACHED or have.phase is not Phase.ATTACHED or have.opening > 1:
             return
@@ -339,7 +281,7 @@ class ApplicationTable:
         about = metadata(chunk.age_ms, chunk.hops) if wants_metadata else b""
         return GetKeyReply(Status.SUCCESS, chunk.index, about), chunk.key
 
-    async def _get_chunk(self, have: _Stream, index: int | None) -> Chunk:
+    async def _get_chunk(self, have: Stream, index: int | None) -> Chunk:
         again = index is not None and index == have.last_index
         if not again:
             self._check_rate(have)
@@ -355,13 +297,13 @@ class ApplicationTable:
         have.last_index = chunk.index
         return chunk
 
-    def _check_rate(self, have: _Stream) -> None:
+    def _check_rate(self, have: Stream) -> None:
         rate = have.entry.qos.max_bandwidth_bps or have.qos.max_bps
         bits = 8 * self._keys.chunk_size(have.ksid) if have.known else 0
         if rate and not have.bucket.has(bits, rate, asyncio.get_running_loop().time()):
             raise InsufficientKey(f"key stream {have.ksid}: its rate is limited to {rate} bit/s")
 
-    async def _wait_peer(self, have: _Stream) -> None:
+    async def _wait_peer(self, have: Stream) -> None:
         have.peer_seen = have.peer_seen or self._keys.peer_attached(have.ksid) or self._keys.consumed_bits(have.ksid) > 0
         if have.peer_seen:
             return
@@ -378,7 +320,7 @@ class ApplicationTable:
         await self._settle(have)
         return CloseReply(Status.SUCCESS)
 
-    def _held(self, caller: frozenset[str], ksid: str) -> _Stream:
+    def _held(self, caller: frozenset[str], ksid: str) -> Stream:
         """The stream, if the caller holds it here. One from before this process is held by whoever its entry names."""
         have = self._streams.get(KeyStreamId(ksid))
         if have is None or have.removed or not have.serves:
@@ -391,7 +333,7 @@ class ApplicationTable:
 
     # Bringing it about -------------------------------------------------------------------------------------------------
 
-    def _step(self, have: _Stream, event: StreamEvent) -> bool:
+    def _step(self, have: Stream, event: StreamEvent) -> bool:
         """Whether the table has the pair."""
         if (step := TRANSITIONS.get((have.phase, event))) is None:
             return False
@@ -407,53 +349,20 @@ class ApplicationTable:
             self._changed()
         return True
 
-    def _work(self, have: _Stream) -> None:
+    def _work(self, have: Stream) -> None:
         self._tasks.spawn(self._settle_later(have), f"stream {have.ksid}")
 
-    async def _settle_later(self, have: _Stream) -> None:
+    async def _settle_later(self, have: Stream) -> None:
         try:
             await self._settle(have)
         except NodeError as error:
             have.unsettled = True  # `refresh` tries again
             log.warning("key stream not as configured, will try again ksid=%s error=%s", have.ksid, error)
 
-    async def _settle(self, have: _Stream) -> None:
-        """Brings the key manager to what the stream's phase and entry want."""
-        async with have.lock:
-            have.unsettled = False
-            keep = not have.removed and have.serves and have.phase in KEPT
-            if have.known is not None and (have.erase or not keep):
-                await self._keys.remove_stream(have.ksid)
-                have.known, have.attached = None, False
-            have.erase = False
-            if have.removed:
-                if self._streams.get(have.ksid) is have:
-                    del self._streams[have.ksid]
-                    self._changed()
-            elif keep:
-                await self._bring_about(have)
-
-    async def _bring_about(self, have: _Stream) -> None:
-        if (config := self._config(have)) != have.known:
-            await self._keys.configure_stream(config)
-            have.known = config
-        attached = have.phase is Phase.ATTACHED
-        if have.phase is Phase.RECOVERED or have.attached == attached:
-            return
-        await (self._keys.attach if attached else self._keys.detach)(have.ksid)
-        have.attached = attached
-
-    @staticmethod
-    def _config(have: _Stream) -> StreamConfig:
-        entry, size = have.entry, have.qos.key_chunk_size
-        assert entry.remote_node is not None  # by `serves`
-        return StreamConfig(
-            ksid=have.ksid,
-            remote=NodeId(entry.remote_node),
-            links=entry.backing_links,
-            chunk_size=size,
-            ttl_seconds=entry.qos.ttl_seconds or have.qos.ttl or None,
-        )
+    async def _settle(self, have: Stream) -> None:
+        if await settle(have, self._keys) and self._streams.get(have.ksid) is have:
+            del self._streams[have.ksid]
+            self._changed()
 
     # Time --------------------------------------------------------------------------------------------------------------
 
@@ -473,7 +382,7 @@ class ApplicationTable:
             if have.phase is not before or have.unsettled:
                 self._work(have)
 
-    def _count(self, have: _Stream, now: datetime) -> None:
+    def _count(self, have: Stream, now: datetime) -> None:
         consumed = self._keys.consumed_bits(have.ksid)
         if have.period is None:
             have.period = now, consumed
@@ -485,6 +394,6 @@ class ApplicationTable:
     def states(self) -> Mapping[KeyStreamId, ApplicationState]:
         return MappingProxyType({one.ksid: self._state(one) for one in self._streams.values() if not one.removed})
 
-    def _state(self, have: _Stream) -> ApplicationState:
+    def _state(self, have: Stream) -> ApplicationState:
         statistics = tuple(have.statistics) if self._with_statistics else ()
         return ApplicationState(have.ksid, STATUS[have.phase], have.created, statistics)

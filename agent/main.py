@@ -6,6 +6,7 @@ Exit status: 0 after SIGTERM or SIGINT, 2 for a configuration that cannot be use
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import sys
@@ -44,9 +45,14 @@ def main() -> None:
 
 @main.command()
 @_CONFIG
-@click.option("--ready-file", metavar="PATH", help="File that is created, with the line `ready`, once the node serves.")
+@click.option(
+    "--ready-file",
+    metavar="PATH",
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="File that is created, with the line `ready`, once the node serves.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")
-def run(file: Path, ready_file: str | None, verbose: int) -> None:
+def run(file: Path, ready_file: Path | None, verbose: int) -> None:
     """Runs the node in the foreground until SIGTERM or SIGINT. Prepares its datastore at the first start."""
     _harden()
     _log(verbose)
@@ -89,8 +95,9 @@ def _log(verbose: int) -> None:
     logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
 
 
-def _run(config: AgentConfig, ready_file: str | None) -> None:
+def _run(config: AgentConfig, ready_file: Path | None) -> None:
     repository.prepare(config)
+    os.chdir(config.file.parent)  # what plugins find in their options is relative to the file, too
     # Only now: sysrepo reads the repository's place from the environment, which `prepare` has set.
     from .node import Node
 
@@ -129,10 +136,10 @@ def _ended() -> asyncio.Future[None]:
     return ended
 
 
-def _tell_ready(ready_file: str | None) -> None:
+def _tell_ready(ready_file: Path | None) -> None:
     log.info("ready")
     if ready_file is not None:
-        Path(ready_file).write_text("ready\n", encoding="ascii")
+        ready_file.write_text("ready\n", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+"""One end of a key stream as this node keeps it, and how the key manager is brought to what is wanted of it.
+
+What is wanted follows from the entry and the phase; what the key manager has is remembered. `settle` compares and acts,
+so that it may be called at any time, again after a failure, and from calls and edits that cross.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from qswitch.protocol.etsi004 import Qos as StreamQos
+
+from .lkms.manager import Chunk, StreamConfig
+from .model import ApplicationConfig, ApplicationType, Consumption, KeyStreamId
+from .stream_rules import DEFAULT_TIMEOUT_SECONDS, JSON, KEPT, Bucket, Phase
+
+PERIODS = 6  # of app_statistics that are kept
+
+
+class StreamKeys(Protocol):
+    """What applications ask of the key manager."""
+
+    async def configure_stream(self, stream: StreamConfig) -> None: ...
+    async def remove_stream(self, ksid: KeyStreamId) -> None: ...
+    async def attach(self, ksid: KeyStreamId) -> None: ...
+    async def detach(self, ksid: KeyStreamId) -> None: ...
+    def peer_attached(self, ksid: KeyStreamId) -> bool: ...
+    async def wait_peer_attached(self, ksid: KeyStreamId) -> None: ...
+    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk: ...
+    def consumed_bits(self, ksid: KeyStreamId) -> int: ...
+    def chunk_size(self, ksid: KeyStreamId) -> int: ...
+
+
+_UNSPECIFIED = StreamQos(metadata_mimetype=JSON)
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    entry: ApplicationConfig
+    phase: Phase
+    age: int
+    created: datetime
+    removed: bool = False
+    erase: bool = False  # what the key manager has is of an entry that is gone
+    holder: str | None = None  # the application that has it at this node
+    qos: StreamQos = _UNSPECIFIED
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    peer_seen: bool = False
+    last_index: int | None = None
+    opening: int = 0  # OPEN_CONNECT calls under way
+    bucket: Bucket = field(default_factory=Bucket)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    known: StreamConfig | None = None  # to the key manager
+    attached: bool | None = None  # to the key manager; None: as it was before this process
+    unsettled: bool = False
+    period: tuple[datetime, int] | None = None  # start of the running period, bits consumed until then
+    statistics: deque[Consumption] = field(default_factory=lambda: deque(maxlen=PERIODS))
+
+    @property
+    def ksid(self) -> KeyStreamId:
+        return self.entry.ksid
+
+    @property
+    def serves(self) -> bool:
+        """Without `remote_qkdn_id` no key is served yet (015); internal consumption has no stream."""
+        return self.entry.remote_node is not None and self.entry.type is ApplicationType.CLIENT
+
+
+async def settle(have: Stream, keys: StreamKeys) -> bool:
+    """Brings the key manager to what the stream's phase and entry want; true when that is to have nothing of it any more.
+
+    Raises what the key manager raises; what was done until then is remembered.
+    """
+    async with have.lock:
+        have.unsettled = False
+        keep = not have.removed and have.serves and have.phase in KEPT
+        if have.known is not None and (have.erase or not keep):
+            await keys.remove_stream(have.ksid)
+            have.known, have.attached = None, False
+        have.erase = False
+        if keep:
+            await _bring_about(have, keys)
+        return have.removed
+
+
+async def _bring_about(have: Stream, keys: StreamKeys) -> None:
+    if (config := _config(have)) != have.known:
+        await keys.configure_stream(config)
+        have.known = config
+    attached = have.phase is Phase.ATTACHED
+    if have.phase is Phase.RECOVERED or have.attached == attached:
+        return
+    await (keys.attach if attached else keys.detach)(have.ksid)
+    have.attached = attached
+
+
+def _config(have: Stream) -> StreamConfig:
+    entry = have.entry
+    assert entry.remote_node is not None  # by `serves`
+    return StreamConfig(
+        ksid=have.ksid,
+        remote=entry.remote_node,
+        links=entry.backing_links,
+        chunk_size=have.qos.key_chunk_size,
+        ttl_seconds=entry.qos.ttl_seconds or have.qos.ttl or None,
+    )
