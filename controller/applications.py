@@ -2,12 +2,14 @@
 
 A registration without a peer waits. One without a route waits too while links are coming up, for as long as its application
 does, and is refused with the reason otherwise. What is refused is an entry of its node for a while, then gone.
+
+Both applications may register before either is answered. The entries that answer the first answer the second as well, at
+its own node; its registration is then recognised by its time, and no second stream is made for it.
 """
 
 import logging
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .assignment import (
@@ -27,6 +29,7 @@ from .errors import ControllerError
 from .intents import Change
 from .links import Links, new_virtual
 from .model import (
+    Admission,
     ApplicationIntent,
     ApplicationStatus,
     KeyStreamId,
@@ -46,12 +49,16 @@ log = logging.getLogger(__name__)
 OPEN_TIMEOUT_SECONDS = 10.0  # of an application that does not say how long it waits
 ANSWER_BEFORE = 0.8  # of that time, so that the answer arrives while somebody listens
 REFUSAL_SECONDS = 30.0
+CROSSING_SECONDS = 0.5  # a registration this much later than its answer was on its way when the answer came
+FORGOTTEN_SECONDS = 30.0  # after one application left, for another that never came or never said that it left
+ABANDONED_SECONDS = 3600.0  # for a stream that is open at neither end
 GONE = (ApplicationStatus.DISCONNECTED, ApplicationStatus.OUT_OF_TIME, ApplicationStatus.ZOMBIE)
 
 
 @dataclass(slots=True)
 class _Waiting:
     registration: Registration
+    received: float
     deadline: float
 
 
@@ -61,17 +68,17 @@ class Applications:
         self._waiting: list[_Waiting] = []
         self._refused: dict[tuple[NodeId, KeyStreamId], float] = {}
         self._direct_since: dict[KeyStreamId, float] = {}
+        self._closed_since: dict[KeyStreamId, float] = {}
+        # Whose registration an answer to the other end has answered too: (node, URIs, KSID if brought) -> when.
+        self._crossing: dict[tuple[NodeId, frozenset[str], KeyStreamId | None], float] = {}
 
     # What nodes say --------------------------------------------------------------------------------------------------
 
     def registered(self, registration: Registration, open_timeout_ms: int | None) -> None:
-        """An application opened a stream at its node. A repeated registration replaces the earlier one."""
+        """An application opened a stream at its node, and waits there for so long."""
         seconds = open_timeout_ms / 1000 if open_timeout_ms else OPEN_TIMEOUT_SECONDS
-        same = (registration.node, registration.uris, registration.ksid)
-        self._waiting = [
-            one for one in self._waiting if (one.registration.node, one.registration.uris, one.registration.ksid) != same
-        ]
-        self._waiting.append(_Waiting(registration, time.monotonic() + seconds * ANSWER_BEFORE))
+        now = time.monotonic()
+        self._waiting.append(_Waiting(registration, now, now + seconds * ANSWER_BEFORE))
         name = self._control.name(registration.node)
         text = f"{registration.server} with {', '.join(registration.clients)}"
         self._control.events.add("application_new", text, node=name, ksid=registration.ksid)
@@ -114,26 +121,31 @@ class Applications:
     async def _consider(self, one: _Waiting) -> bool:
         """Returns whether the registration is answered."""
         new = one.registration
+        answered = self._crossing.pop((new.node, new.uris, new.ksid), None)
+        if answered is not None and one.received <= answered + CROSSING_SECONDS:
+            return True
         nodes = {record.qkdn_id for record in self._control.inventory.records if record.qkdn_id}
         found = match(new, (other.registration for other in self._waiting), self._intents.applications, nodes)
         match found:
             case Wait.FOR_PEER:
                 return False
             case Rejoin(ksid):
-                return await self._rejoin(new, ksid)
+                return await self._renew(one, ksid)
             case Refuse(admission, reason):
-                return await self._refuse(
-                    new, lambda ksid, clients: refusal(new.node, ksid, new.server, clients, admission, reason), reason
-                )
+                return await self._refuse(new, admission, reason)
             case Join(source, destination):
                 return await self._join(one, source, destination)
 
-    async def _rejoin(self, new: Registration, ksid: KeyStreamId) -> bool:
-        """The stream is there; the node may lack its entry, and whoever had left is back."""
+    async def _renew(self, one: _Waiting, ksid: KeyStreamId) -> bool:
+        """The stream is there, but its node has no entry of it that can be opened: it is over, and begins anew."""
+        new = one.registration
         intent = self._intents.applications[ksid]
-        left = tuple(node for node in intent.disconnected if node != new.node)
-        plan = change_application(None, intent)
-        await self._control.transactions.run(plan, Change(applications={ksid: replace(intent, disconnected=left)}))
+        running = self._control.running(new.node)
+        if running is not None and ksid in running.applications:
+            await self._control.transactions.run(change_application(intent, None), Change(applications={ksid: None}))
+            return await self._consider(one)
+        again = replace(intent, disconnected=())
+        await self._control.transactions.run(change_application(None, again), Change(applications={ksid: again}))
         return True
 
     async def _join(self, one: _Waiting, source: NodeId, destination: NodeId) -> bool:
@@ -142,12 +154,7 @@ class Applications:
         if isinstance(chosen, Blocked):
             if self._may_come(chosen) and time.monotonic() < one.deadline:
                 return False
-            admission = admission_of(chosen)
-            return await self._refuse(
-                new,
-                lambda ksid, clients: refusal(new.node, ksid, new.server, clients, admission, chosen.reason),
-                chosen.reason,
-            )
+            return await self._refuse(new, admission_of(chosen), chosen.reason)
         made, link = self._link(chosen)
         intent = ApplicationIntent(
             ksid=new.ksid or KeyStreamId(str(uuid.uuid4())),
@@ -160,6 +167,8 @@ class Applications:
             priority=new.priority,
         )
         await self._assign(None, intent, made)
+        other = destination if new.node == source else source
+        self._crossing[(other, new.uris, new.ksid)] = time.monotonic()
         text = f"{self._control.name(source)} - {self._control.name(destination)}"
         self._control.events.add("application_admitted", text, link=link, ksid=intent.ksid)
         return True
@@ -203,16 +212,14 @@ class Applications:
         if made is not None:
             self._links.say_created(made)
 
-    async def _refuse(
-        self, new: Registration, build: Callable[[KeyStreamId, tuple[str, ...]], NodeEdit], reason: str
-    ) -> bool:
+    async def _refuse(self, new: Registration, admission: Admission, reason: str) -> bool:
         """Answers with an entry that says why not; it is only lent, and a debt from the start."""
         ksid = new.ksid or KeyStreamId(str(uuid.uuid4()))
         intent = self._intents.applications.get(ksid)
         self._control.events.add("application_refused", reason, node=self._control.name(new.node), ksid=ksid)
         if intent is not None and new.node in (intent.source, intent.destination):
             return True  # the node has the entry of the rightful owners, and decides itself who is none of them
-        edit = build(ksid, new.clients)
+        edit = refusal(new.node, ksid, new.server, new.clients, admission, reason)
         await self._intents.owe([edit])
         await self._control.ship(edit)
         self._refused[(new.node, ksid)] = time.monotonic() + REFUSAL_SECONDS
@@ -281,15 +288,25 @@ class Applications:
         return True
 
     async def release(self) -> None:
-        """Ends streams that both applications have left."""
+        """Ends streams that both applications have left. Nodes say so; what they show now decides."""
+        now = time.monotonic()
         for one in list(self._intents.applications.values()):
-            if not one.disconnected or not all(self._left(one, node) for node in (one.source, one.destination)):
+            if not all(self._is_closed(one, node) for node in (one.source, one.destination)):
+                self._closed_since.pop(one.ksid, None)
                 continue
-            await self._control.transactions.run(change_application(one, None), Change(applications={one.ksid: None}))
-            self._control.events.add("application_released", "both applications have left", ksid=one.ksid)
+            since = now - self._closed_since.setdefault(one.ksid, now)
+            if since >= self._patience(one):
+                self._closed_since.pop(one.ksid, None)
+                change = Change(applications={one.ksid: None})
+                await self._control.transactions.run(change_application(one, None), change)
+                self._control.events.add("application_released", "both applications have left", ksid=one.ksid)
 
-    def _left(self, one: ApplicationIntent, node: NodeId) -> bool:
-        """Whether a node said that its application left, or shows it as gone."""
+    def _is_closed(self, one: ApplicationIntent, node: NodeId) -> bool:
         record = self._control.record(node)
         state = record.state.applications.get(one.ksid) if record and record.connected and record.state else None
-        return node in one.disconnected or (state is not None and state.status in GONE)
+        return state is not None and state.status in GONE
+
+    def _patience(self, one: ApplicationIntent) -> float:
+        """How long a stream that is open at neither end is kept: an application may be on its way, or back soon."""
+        left = len(one.disconnected)
+        return (ABANDONED_SECONDS, FORGOTTEN_SECONDS, 0.0)[left]

@@ -83,8 +83,11 @@ def match(
     applications: Mapping[KeyStreamId, ApplicationIntent],
     nodes: Collection[NodeId],
 ) -> Rejoin | Join | Refuse | Wait:
-    """What a registration is: the end of a known stream, the start of a new one, a third party, or one half of a pair."""
-    known = _known(new, applications)
+    """What a registration is: the end of a known stream, the start of a new one, a third party, or one half of a pair.
+
+    Without a KSID it is never a known stream: its node looks for the peer's before it registers.
+    """
+    known = applications.get(new.ksid) if new.ksid else None
     if known is not None:
         belongs = new.node in (known.source, known.destination) and _uris(known) == new.uris
         if belongs:
@@ -96,13 +99,6 @@ def match(
     if peer == new.node:
         return Refuse(Admission.NO_CONNECTION, "both applications are at the same node")
     return Join(peer, new.node) if authority(new.server) == peer else Join(new.node, peer)
-
-
-def _known(new: Registration, applications: Mapping[KeyStreamId, ApplicationIntent]) -> ApplicationIntent | None:
-    if new.ksid is not None:
-        return applications.get(new.ksid)
-    same = (one for one in applications.values() if _uris(one) == new.uris and new.node in (one.source, one.destination))
-    return min(same, key=lambda one: one.ksid, default=None)
 
 
 def _uris(application: ApplicationIntent) -> frozenset[str]:

@@ -2,7 +2,8 @@
 
 `Network` is the facade that the HTTP API translates. Nodes are named by name, id, or a unique beginning of an id; links and
 applications by id or a unique beginning of it. `Service` is the real one: whatever happens, a notification, a lost node, a
-tick, wakes its worker, which compares what is wanted with what is; one lock keeps any two changes from planning on the same view.
+tick, wakes its worker, which compares what is wanted with what is; one lock keeps any two changes from planning on the same
+view.
 """
 
 import asyncio
