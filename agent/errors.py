@@ -123,6 +123,16 @@ class StorageFailed(NodeError):
 
 
 @dataclass
+class DatastoreFailed(NodeError):
+    """Sysrepo cannot be read or written, or refuses what the node itself writes."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return f"datastore: {self.problem}"
+
+
+@dataclass
 class PeerViolation(NodeError):
     """Another key manager said what it must not: an attack or a defect; raised as an alarm."""
 
@@ -167,6 +177,7 @@ EDGES: dict[type[NodeError], Edge] = {
     TimedOut: Edge("SR_ERR_TIME_OUT", "operation-failed", 503, 6),
     QosNotMet: Edge("SR_ERR_OPERATION_FAILED", "resource-denied", 400, 7),
     StorageFailed: Edge("SR_ERR_SYS", "operation-failed", 503, 2),
+    DatastoreFailed: Edge("SR_ERR_SYS", "operation-failed", 503, 4),
     PeerViolation: Edge("SR_ERR_OPERATION_FAILED", "operation-failed", 503, 4),
     DeviceFailed: Edge("SR_ERR_OPERATION_FAILED", "operation-failed", 503, 4),
 }

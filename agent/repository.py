@@ -1,0 +1,281 @@
+"""Sets up a node's sysrepo repository at its first start: modules, access rules, NETCONF server, the node itself.
+
+Afterwards the datastore decides: a repository that is set up is only looked at. The marker that says so is written last,
+so that an interrupted setup is done again from the start. All work is done by sysrepo's own tools in processes of their
+own; this one stays free of any connection until the datastore opens it.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from qswitch import yang
+
+from . import access
+from .config import AgentConfig, RepositoryConfig
+from .errors import ConfigurationError, DatastoreFailed
+
+log = logging.getLogger(__name__)
+
+MARKER = "qswitch.json"
+HOST_KEY = "genkey"
+ENDPOINT = "default-ssh"
+_SHARED_MEMORY = Path("/dev/shm")
+_TOOL_SECONDS = 60.0
+
+Data = dict[str, Any]
+
+
+def environment(config: RepositoryConfig) -> dict[str, str]:
+    """What tells sysrepo, in this process or a child, which repository is meant."""
+    return {"SYSREPO_REPOSITORY_PATH": str(config.path), "SYSREPO_SHM_PREFIX": config.shm_prefix}
+
+
+def enter(config: RepositoryConfig) -> None:
+    """Makes every later connection of this process one to this repository."""
+    os.environ.update(environment(config))
+
+
+def prepare(config: AgentConfig) -> None:
+    """Sets the repository up unless it is, and enters it.
+
+    Raises ConfigurationError when the place belongs to something else, DatastoreFailed when sysrepo's tools fail.
+    """
+    enter(config.repository)
+    path = config.repository.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        found = _marker(path)
+        if found is None:
+            _clear(config)
+            _set_up(config)
+        else:
+            _check(config, found)
+
+
+def _marker(path: Path) -> Data | None:
+    """What the last complete setup wrote; None when there was none."""
+    try:
+        found: Data = json.loads((path / MARKER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigurationError(str(path / MARKER), f"is not readable: {error}") from error
+    return found
+
+
+def _check(config: AgentConfig, marker: Data) -> None:
+    if marker.get("node") != config.node:
+        problem = f"[node] repository: {config.repository.path} belongs to node {marker.get('node')}, not {config.node}"
+        raise ConfigurationError(str(config.file), problem)
+    modules = _modules()
+    if marker.get("modules") != modules:
+        _upgrade(config, marker.get("modules", {}), modules)
+        _mark(config)
+
+
+def _set_up(config: AgentConfig) -> None:
+    log.info("setting up repository path=%s", config.repository.path)
+    config.repository.path.mkdir(mode=0o755, exist_ok=True)
+    _install(config)
+    _run(config, ["sysrepoctl", "-c", "ietf-netconf", *_features(yang.NETCONF_FEATURES)])
+    text = json.dumps(access.rules(config.netconf.users) | _keystore(_host_key(config.netconf.host_key)) | _server(config))
+    for datastore in ("startup", "running"):
+        _run(config, ["sysrepocfg", "-E", "-d", datastore, "-f", "json"], text)
+    _mark(config)
+
+
+def _install(config: AgentConfig) -> None:
+    """All modules in one call, which takes a tenth of the time that one call for each would."""
+    node = config.repository.path.with_name(f".{config.repository.path.name}.json")
+    node.write_text(json.dumps(_node(config)), encoding="utf-8")
+    arguments = ["sysrepoctl", "-s", _search_path()]
+    for module in (*yang.SERVER, *yang.QKD):
+        arguments += ["-i", str(module.file), *_features(module.features)]
+        if module.name == yang.NODE:
+            arguments += ["-I", str(node)]  # its mandatory leaf must be there from the first moment
+    _run(config, arguments)
+    node.unlink()
+
+
+def _upgrade(config: AgentConfig, old: dict[str, str], new: dict[str, str]) -> None:
+    """Brings modules that changed with this version of the software into the repository; their data stay."""
+    log.info("upgrading modules path=%s", config.repository.path)
+    for module in yang.QKD:
+        if module.name in old and old[module.name] != new[module.name]:
+            _run(config, ["sysrepoctl", "-s", _search_path(), "-U", str(module.file)])
+        elif module.name not in old:
+            _run(config, ["sysrepoctl", "-s", _search_path(), "-i", str(module.file)])
+
+
+def _search_path() -> str:
+    return ":".join(map(str, yang.SEARCH))
+
+
+def _features(names: Sequence[str]) -> list[str]:
+    return [argument for name in names for argument in ("-e", name)]
+
+
+def _modules() -> dict[str, str]:
+    """This project's modules as they are now, by the digest of their text."""
+    return {module.name: hashlib.sha256(module.file.read_bytes()).hexdigest() for module in yang.QKD}
+
+
+def _mark(config: AgentConfig) -> None:
+    marker = config.repository.path / MARKER
+    text = json.dumps({"node": config.node, "modules": _modules()}, indent=1)
+    part = marker.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(marker)
+
+
+# Initial data --------------------------------------------------------------------------------------------------------
+
+
+def _node(config: AgentConfig) -> Data:
+    """The node before it knows its devices: those are the datastore's business at every start."""
+    capabilities = {"key_relay_mode_enable": config.relay_mode}
+    return {
+        f"{yang.NODE}:qkd_node": {
+            "qkdn_id": config.node,
+            "qkdn_version": version("quantum-switch"),
+            "qkdn_location_id": config.location,
+            "qkdn_capabilities": capabilities,
+        }
+    }
+
+
+def _host_key(file: Path) -> asyncssh.SSHKey:
+    """The node's SSH host key; made, for its owner's eyes only, when the file does not exist."""
+    if not file.exists():
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
+            new.write(key.export_private_key("openssh"))
+        file.with_name(f"{file.name}.pub").write_bytes(key.export_public_key("openssh"))
+        return key
+    try:
+        return asyncssh.read_private_key(file)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        raise ConfigurationError(str(file), f"is no usable private key: {error}") from error
+
+
+def _keystore(key: asyncssh.SSHKey) -> Data:
+    """The host key in the OpenSSH format: one that netopeer2 takes for every kind of key."""
+    entry = {
+        "name": HOST_KEY,
+        "public-key-format": "ietf-crypto-types:ssh-public-key-format",
+        "public-key": _body(key.export_public_key("openssh").split()[1]),
+        "private-key-format": "libnetconf2-netconf-server:openssh-private-key-format",
+        "cleartext-private-key": _body(b"".join(key.export_private_key("openssh").splitlines()[1:-1])),
+    }
+    return {"ietf-keystore:keystore": {"asymmetric-keys": {"asymmetric-key": [entry]}}}
+
+
+def _body(text: bytes) -> str:
+    return text.decode("ascii")
+
+
+def _server(config: AgentConfig) -> Data:
+    listen = config.netconf.listen
+    parameters = {
+        "server-identity": {"host-key": [{"name": "default", "public-key": {"central-keystore-reference": HOST_KEY}}]},
+        "client-authentication": {
+            "users": {"user": [_user(config, one.name, one.public_key) for one in config.netconf.users]}
+        },
+    }
+    ssh = {
+        "tcp-server-parameters": {"local-bind": [{"local-address": listen.address, "local-port": listen.port}]},
+        "ssh-server-parameters": parameters,
+    }
+    endpoints = {"endpoint": [{"name": ENDPOINT, "ssh": ssh}]}
+    return {"ietf-netconf-server:netconf-server": {"listen": {"endpoints": endpoints}}}
+
+
+def _user(config: AgentConfig, name: str, public_key: str) -> Data:
+    try:
+        key = asyncssh.import_public_key(public_key)
+    except asyncssh.KeyImportError as error:
+        raise ConfigurationError(str(config.file), f"[netconf.users] public_key of '{name}': {error}") from error
+    entry = {
+        "name": "first-start",
+        "public-key-format": "ietf-crypto-types:ssh-public-key-format",
+        "public-key": _body(key.export_public_key("openssh").split()[1]),
+    }
+    return {"name": name, "public-keys": {"inline-definition": {"public-key": [entry]}}}
+
+
+# The place -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time sets up a repository; the lock goes with the process."""
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _clear(config: AgentConfig) -> None:
+    """Removes what an interrupted setup, or a repository that stood at this place before, left behind."""
+    path, prefix = config.repository.path, config.repository.shm_prefix
+    left = [*_SHARED_MEMORY.glob(f"{prefix}_*"), *_SHARED_MEMORY.glob(f"{prefix}sub_*")]
+    if (user := _user_of(left)) is not None:
+        problem = f"[node] shm_prefix: '{prefix}' is in use by another repository (process {user})"
+        raise ConfigurationError(str(config.file), problem)
+    if path.exists() and any(path.iterdir()) and not (path / "sr_main_lock").exists():
+        raise ConfigurationError(str(config.file), f"[node] repository: {path} holds something else than a repository")
+    for file in left:
+        file.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _user_of(files: Sequence[Path]) -> int | None:
+    """A process that has one of the files mapped, of those that we may look at."""
+    names = [os.fsencode(file) for file in files]
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            text = maps.read_bytes() if names else b""
+        except OSError:
+            continue
+        if any(name in text for name in names):
+            return int(maps.parent.name)
+    return None
+
+
+def _run(config: AgentConfig, command: Sequence[str], text: str = "") -> None:
+    """One of sysrepo's tools. Secrets go by standard input only."""
+    try:
+        done = subprocess.run(
+            command,
+            input=text,
+            env={**os.environ, **environment(config.repository)},
+            capture_output=True,
+            encoding="utf-8",
+            timeout=_TOOL_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise DatastoreFailed(f"'{command[0]}' is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise DatastoreFailed(f"'{command[0]}' did not end within {_TOOL_SECONDS:g} s") from error
+    if done.returncode:
+        raise DatastoreFailed(f"'{command[0]} {command[1]}' failed: {_reason(done.stderr)}")
+
+
+def _reason(output: str) -> str:
+    return "; ".join(line.strip() for line in output.splitlines() if line.strip())[:1000] or "without a word"
