@@ -14,6 +14,7 @@ import sysrepo
 from _sysrepo import ffi, lib
 from libyang.util import DataType
 from lxml import etree
+from sysrepo.session import SysrepoSession
 
 from qswitch.protocol.netconf import RpcError, RpcFailed
 
@@ -56,7 +57,7 @@ class Datastore:
         lib.sr_nacm_set_user(session.cdata, user.encode())
         return UserSession(session, self.schema)
 
-    def start_session(self) -> sysrepo.SysrepoSession:
+    def start_session(self) -> SysrepoSession:
         """An unrestricted session on the operational datastore, for what the server provides itself."""
         return self._connection.start_session("operational")
 
@@ -78,7 +79,7 @@ class Datastore:
 class UserSession:
     """What one NETCONF session may do to the datastores. All errors are RpcFailed."""
 
-    def __init__(self, session: sysrepo.SysrepoSession, schema: Schema) -> None:
+    def __init__(self, session: SysrepoSession, schema: Schema) -> None:
         self.session = session
         self.schema = schema
 
@@ -99,8 +100,8 @@ class UserSession:
             try:
                 with self.session.get_data_ly(xpath) as data:
                     printing = WITH_DEFAULTS[with_defaults]
-                    text: str = data.print_mem("xml", with_siblings=True, pretty=False, **printing)
-                    return text.encode()
+                    text: str | None = data.print_mem("xml", with_siblings=True, pretty=False, **printing)
+                    return (text or "").encode()  # None: only defaults, all trimmed
             except sysrepo.SysrepoNotFoundError:
                 return b""
 
@@ -166,7 +167,10 @@ class UserSession:
         Sysrepo checks before it looks for someone who serves the operation: that nobody does is a yes.
         """
         with self._errors(), self.session.get_ly_ctx() as context:
-            call = context.create_data_path(f"/{module}:{name}")
+            try:
+                call = context.create_data_path(f"/{module}:{name}")
+            except libyang.LibyangError:
+                return  # the module has no such operation, or its feature is off
             try:
                 self.session.switch_datastore("operational")
                 lib_call(lib.sr_rpc_send_tree, self.session, call)
@@ -216,7 +220,7 @@ class UserSession:
             raise errors.from_libyang(error, self.schema.namespace_of) from error
 
 
-def lib_call(function: Any, session: sysrepo.SysrepoSession, tree: libyang.DNode) -> None:
+def lib_call(function: Any, session: SysrepoSession, tree: libyang.DNode) -> None:
     """Sends an RPC without caring for its output. Raises sysrepo.SysrepoError."""
     output = ffi.new("sr_data_t **")
     try:

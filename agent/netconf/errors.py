@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import libyang
 import sysrepo
 from _sysrepo import ffi, lib
+from sysrepo.session import SysrepoSession
 
 from qswitch.protocol.netconf import RpcError, RpcFailed
 
@@ -61,23 +62,31 @@ def _callback_tags() -> dict[int, str]:
 _CALLBACK_TAGS = _callback_tags()
 
 
-def from_sysrepo(error: sysrepo.SysrepoError, session: sysrepo.SysrepoSession, namespace_of: NamespaceOf) -> RpcFailed:
+def from_sysrepo(error: sysrepo.SysrepoError, session: SysrepoSession, namespace_of: NamespaceOf) -> RpcFailed:
     """The failure that a session's last call reported."""
     found = _details(session) or [(error.rc, error.msg or str(error))]
     if error.rc == lib.SR_ERR_CALLBACK_FAILED:
         # The first entry is what the callback said; after it sysrepo only adds that a callback failed.
         code, text = found[0]
         return RpcFailed(_named(_CALLBACK_TAGS.get(code, "operation-failed"), text, namespace_of))
-    return RpcFailed(*(_from_code(code, text, namespace_of) for code, text in found))
+    return _distinct(_from_code(code, text, namespace_of) for code, text in found)
 
 
 def from_libyang(error: libyang.LibyangError, namespace_of: NamespaceOf) -> RpcFailed:
     """The failure of parsing or printing."""
     items = [(one.msg or str(error), one.data_path or "") for one in error.errors] or [(str(error), "")]
-    return RpcFailed(*(_from_words(text, path, namespace_of) for text, path in items))
+    return _distinct(_from_words(text, path, namespace_of) for text, path in items)
 
 
-def _details(session: sysrepo.SysrepoSession) -> list[tuple[int, str]]:
+def _distinct(found: Iterable[RpcError]) -> RpcFailed:
+    """One error of each tag: what follows only repeats it, for the children of the node in question or another time."""
+    first: dict[str, RpcError] = {}
+    for one in found:
+        first.setdefault(one.tag, one)
+    return RpcFailed(*first.values())
+
+
+def _details(session: SysrepoSession) -> list[tuple[int, str]]:
     """Code and text of every error that the session's last call left."""
     pointer = ffi.new("sr_error_info_t **")
     if session.cdata is None or lib.sr_session_get_error(session.cdata, pointer) != lib.SR_ERR_OK or not pointer[0]:

@@ -67,7 +67,11 @@ def run(repository: RepositoryConfig, chosen: Engine, ready_file: Path | None, v
 
         return await serve_builtin(stop, ready)
 
-    return uvloop.run(serve())
+    try:
+        return uvloop.run(serve())
+    finally:
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

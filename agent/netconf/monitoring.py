@@ -3,7 +3,7 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-import sysrepo
+from sysrepo.session import SysrepoSession
 
 if TYPE_CHECKING:
     from .server import Server
@@ -18,7 +18,7 @@ class Monitoring:
 
     def __init__(self, server: "Server") -> None:
         self._server = server
-        self._session: sysrepo.SysrepoSession | None = None
+        self._session: SysrepoSession | None = None
         if server.datastore.schema.namespace_of(_MODULE):
             self._session = server.datastore.start_session()
             self._session.subscribe_oper_data_request(_MODULE, f"/{_MODULE}:netconf-state", self._provide)

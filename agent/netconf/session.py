@@ -71,7 +71,7 @@ class Session:
         try:
             user = await self._server.call(self._server.datastore.open, self.user, self.id)
             await self._greet()
-            while (message := await self._next_message()) is not None and not self._closing:
+            while not self._closing and (message := await self._next_message()) is not None:
                 await self._handle(user, message)
         except SessionOver as over:
             reason = str(over)
@@ -134,7 +134,8 @@ class Session:
 
     async def _handle(self, user: UserSession, message: bytes) -> None:
         reply, then = await self._server.call(self._answer, user, message)
-        self._send(reply)
+        if reply:
+            self._send(reply)
         if self.subscription is not None and self._held is not None:
             held, self._held = self._held, None
             for one in held:
@@ -156,7 +157,10 @@ class Session:
             return netconf.build_error_reply(failed.attributes or attributes, failed.errors), None
         except MalformedMessage as error:
             self.in_bad_rpcs += 1
-            return self._malformed_reply(str(error)), None if self._chunks else self.close
+            if self._chunks:
+                return self._malformed_reply(str(error)), None
+            # The error-tag is unknown to a client of base:1.0 (RFC 6241 appendix A): the session ends instead.
+            return b"", self.close
         except Exception:
             log.exception("operation failed session=%d", self.id)
             internal = RpcError("operation-failed", "internal error of the server")
@@ -168,7 +172,7 @@ class Session:
         self._wake.set()
 
     def _malformed(self, text: str) -> None:
-        """Tells a client of base:1.1; one of 1.0 does not know the error-tag (RFC 6241 appendix A)."""
+        """Tells a client of base:1.1."""
         self.in_bad_rpcs += 1
         if self._chunks:
             self._send(self._malformed_reply(text))

@@ -12,11 +12,16 @@ from typing import Any
 import libyang
 import sysrepo
 from _sysrepo import ffi, lib
+from sysrepo.session import SysrepoSession
 
 from . import errors
 from .datastore import UserSession
 
 log = logging.getLogger(__name__)
+
+# While anybody subscribes to it, sysrepo computes netconf-config-change for every edit, which then takes many times as
+# long. So it comes only to those whose filter names it.
+_ON_DEMAND = frozenset({"ietf-netconf-notifications"})
 
 Deliver = Callable[[str, bytes], None]  # RFC 3339 time, event as XML; called on a thread of sysrepo
 
@@ -53,9 +58,8 @@ class Subscription:
     def _modules(self) -> tuple[str, ...]:
         """Of a filter that names modules, only those."""
         modules = self._user.schema.notifying
-        if self._xpath is None:
-            return modules
-        return tuple(name for name in modules if f"/{name}:" in self._xpath) or modules
+        named = tuple(name for name in modules if f"/{name}:" in (self._xpath or ""))
+        return named or tuple(name for name in modules if name not in _ON_DEMAND)
 
     def _subscribe(self, module: str) -> None:
         session = self._user.session.cdata
@@ -68,7 +72,7 @@ class Subscription:
     def _called(self, session: Any, _id: int, kind: int, event: Any, timestamp: Any, _private: Any) -> None:
         if kind not in (lib.SR_EV_NOTIF_REALTIME, lib.SR_EV_NOTIF_REPLAY) or not event:
             return
-        with sysrepo.SysrepoSession(session, True).get_ly_ctx() as context:
+        with SysrepoSession(session, True).get_ly_ctx() as context:
             tree = libyang.DNode.new(context, event).root()
             if self._xpath is not None and not tree.eval_xpath(self._xpath):
                 return

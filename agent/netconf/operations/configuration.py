@@ -4,6 +4,8 @@ Sysrepo applies an edit whole or not at all, which is what rollback-on-error pro
 continue-on-error, which would have to leave half an edit, is not offered.
 """
 
+from lxml import etree
+
 from qswitch.protocol.netconf import BASE, split_name
 
 from ..datastore import children, refused
@@ -23,8 +25,20 @@ def edit_config(call: Call) -> bytes:
         if parameter(call, "url") is not None:
             raise refused("operation-not-supported", "configuration cannot be fetched from a url")
         raise refused("missing-element", "an edit-config needs a config", ("bad-element", "config"))
+    _know(call, config)
     call.user.edit(target, children(config), default, test=test != "set", change=test != "test-only")
     return OK
+
+
+def _know(call: Call, config: etree._Element) -> None:
+    """Raises RpcFailed for data of no module: libyang would take them for opaque."""
+    for child in config:
+        namespace, name = split_name(child)
+        if not call.user.schema.module_of(namespace):
+            where = ("bad-element", name), ("bad-namespace", namespace)
+            raise refused(
+                "unknown-namespace", f"no module has the namespace '{namespace}' of '{name}'", *where, type="application"
+            )
 
 
 def copy_config(call: Call) -> bytes:
@@ -43,6 +57,7 @@ def delete_config(call: Call) -> bytes:
 def validate(call: Call) -> bytes:
     what = place(call, "source")
     if split_name(what) == (BASE, "config"):
+        _know(call, what)
         call.user.validate_config(children(what))
     else:
         call.user.validate(datastore(call, "source"))
