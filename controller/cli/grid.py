@@ -67,7 +67,8 @@ class Grid:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=SIMPLE_HEAD if self.header else None, show_header=self.header, pad_edge=False, header_style="bold")
+        box = SIMPLE_HEAD if self.header else None
+        table = Table(box=box, show_header=self.header, show_edge=False, pad_edge=False, header_style="bold")
         for name in self.columns:
             table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
         for row in self.rows:

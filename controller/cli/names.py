@@ -12,7 +12,8 @@ import click
 if TYPE_CHECKING:
     from .client import Controller
 
-_ID = re.compile(r"[0-9a-f][0-9a-f-]*", re.IGNORECASE)
+# The beginning of a UUID; `a-b`, which has no dash where a UUID has one, is two ends.
+_ID = re.compile(r"[0-9a-f]{1,8}|[0-9a-f]{8}-[0-9a-f-]*", re.IGNORECASE)
 
 
 def ends(link: Mapping[str, Any]) -> str:

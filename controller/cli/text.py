@@ -30,13 +30,13 @@ def amount(value: float | None, unit: str) -> str:
     if value is None:
         return NONE
     for factor, prefix in _UNITS:
-        if value >= factor:
+        if value >= 0.9995 * factor:  # what would be written as 1000 belongs to the next prefix
             return f"{_three(value / factor)} {prefix}{unit}"
     return f"{value:.0f} {unit}"
 
 
 def _three(value: float) -> str:
-    digits = 2 if value < 10 else 1 if value < 100 else 0
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f}"
 
 

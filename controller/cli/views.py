@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from .grid import Grid, pairs
 from .names import ends
@@ -187,12 +188,19 @@ def apps(values: list[Value]) -> Parts:
             _between(one),
             str(len(one["route"]) - 1) if one["route"] else NONE,
             bits(one["consumed_bits"]),
-            one["server_app_id"] or NONE,
-            ", ".join(one["client_app_ids"]) or NONE,
+            _short_uri(one, one["server_app_id"]) or NONE,
+            ", ".join(_short_uri(one, uri) for uri in one["client_app_ids"]) or NONE,
         )
         for one in values
     )
     yield Grid(columns, rows, empty="No application has a key stream.")
+
+
+def _short_uri(app: Value, uri: str | None) -> str:
+    """`quiron-1` of `qkd://NODE/quiron-1` where NODE is one of the stream's two, which stand beside it; else all of it."""
+    nodes = {end["node"] for end in (app["source"], app["destination"]) if end}
+    parts = urlsplit(uri or "")
+    return parts.path.strip("/") if parts.scheme == "qkd" and parts.netloc in nodes else uri or ""
 
 
 def _between(app: Value) -> str:

@@ -67,6 +67,7 @@ def make_app(network: Network, token: str, heartbeat_seconds: float = HEARTBEAT_
         # The interactive pages load scripts from elsewhere; a controller's network need not reach there.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         # Declares the scheme in the description; Guard is what asks for the token.
         dependencies=[Depends(HTTPBearer(auto_error=False, description="the token of the controller's token_file"))],
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},

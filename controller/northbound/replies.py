@@ -61,12 +61,12 @@ def _place(location: tuple[str | int, ...]) -> str:
     return ".".join(str(one) for one in inner)
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: an unknown path, a method that a path does not have."""
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-    headers = dict(error.headers) if error.headers else None
-    return _error(error.status_code, code, str(error.detail), {}, headers)
+    message = f"nothing is at {request.url.path}" if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
+    return _error(error.status_code, code, message, {}, dict(error.headers) if error.headers else None)
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
