@@ -1,0 +1,119 @@
+"""A node to measure on: a fresh repository with links in it, served by the real NETCONF server, in a folder that goes away.
+
+No agent runs: what is measured is the way from a client to the datastore and back, not the node's answer to a change.
+"""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from qswitch.agent import repository
+from qswitch.agent.config import AgentConfig, load
+from qswitch.agent.netconf.engine import Engine
+from qswitch.controller.config import NodeConfig
+from qswitch.controller.model import Endpoint
+from qswitch.yang import NAMESPACES, NODE, TYPES
+
+from .. import layout
+from ..emulation import Emulation
+
+if TYPE_CHECKING:
+    from sysrepo.session import SysrepoSession
+
+NETWORK = layout.Layout("bench", "One node to measure on", ("Bench",), (), ())
+QKD = NAMESPACES[NODE]
+READ = f'<qkd_node xmlns="{QKD}"><qkd_links/></qkd_node>'
+READ_PATH = f"/{NODE}:qkd_node/qkd_links"
+
+
+class Bed:
+    """The node, before and behind its NETCONF server."""
+
+    def __init__(self, emulation: Emulation, config: AgentConfig, links: int) -> None:
+        self._emulation, self._config = emulation, config
+        self._links = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(number))) for number in range(links)]
+        (self._described,) = emulation.descriptor["nodes"]
+
+    def node(self) -> NodeConfig:
+        """How a controller reaches the node."""
+        where: dict[str, Any] = self._described["netconf"]
+        key = self._emulation.directory / where["key"]
+        return NodeConfig("bench", Endpoint(where["host"], where["port"]), where["username"], key, where["host_key"])
+
+    def edit(self, number: int) -> str:
+        """A change of one leaf of one link; another value for every number."""
+        link = self._links[number % len(self._links)]
+        return self._node_xml(
+            f"<qkd_link><qkdl_id>{link}</qkdl_id><virt_bandwidth>{1000 + number}</virt_bandwidth></qkd_link>"
+        )
+
+    def all_links(self) -> str:
+        """Every link as a controller configures it at the source of a route."""
+        return self._node_xml("".join(self._link_xml(link) for link in self._links))
+
+    def state(self) -> dict[str, str]:
+        """Path to value of what an agent pushes of the links."""
+        return {
+            f"{READ_PATH}/qkd_link[qkdl_id='{link}']/{leaf}": value
+            for link in self._links
+            for leaf, value in (
+                ("qkdl_status", f"{TYPES}:ACTIVE"),
+                ("qkdl_performance/skr", "1000000"),
+                ("qkdl_performance/eskr", "900000"),
+            )
+        }
+
+    def _node_xml(self, links: str) -> str:
+        return f'<qkd_node xmlns="{QKD}"><qkdn_id>{self._config.node}</qkdn_id><qkd_links>{links}</qkd_links></qkd_node>'
+
+    def _link_xml(self, link: str) -> str:
+        far = uuid.uuid5(uuid.NAMESPACE_OID, link)
+        return (
+            f"<qkd_link><qkdl_id>{link}</qkdl_id><qkdl_enable>true</qkdl_enable>"
+            f"<qkdl_local><qkdn_id>{self._config.node}</qkdn_id></qkdl_local><qkdl_remote><qkdn_id>{far}</qkdn_id></qkdl_remote>"
+            f'<qkdl_type xmlns:t="{NAMESPACES[TYPES]}">t:VIRT</qkdl_type>'
+            f"<virt_next_hop>{far}</virt_next_hop><virt_bandwidth>1000</virt_bandwidth></qkd_link>"
+        )
+
+    @asynccontextmanager
+    async def served(self, engine: Engine) -> AsyncIterator[None]:
+        """The NETCONF server runs, as a process of its own."""
+        await self._emulation.start_process("Bench", "netconf", str(engine))
+        try:
+            yield
+        finally:
+            await self._emulation.stop(["bench/netconf"])
+
+    def fill(self, running: "SysrepoSession", operational: "SysrepoSession") -> None:
+        """Puts the links, and what an agent would push of them, into the datastores."""
+        apply(running, self.all_links())
+        for path, value in self.state().items():
+            operational.set_item(path, value)
+        operational.apply_changes()
+
+
+def apply(session: "SysrepoSession", config: str) -> None:
+    """One edit, as the NETCONF server makes it: XML parsed, merged, applied."""
+    with session.get_ly_ctx() as context:
+        tree = context.parse_data_mem(config, "xml", parse_only=True)
+        try:
+            session.edit_batch_ly(tree)
+            session.apply_changes()
+        finally:
+            tree.free()
+
+
+@asynccontextmanager
+async def prepared(links: int) -> AsyncIterator[Bed]:
+    """A prepared node. From here on this process's sysrepo means the node's repository."""
+    with TemporaryDirectory(prefix="qkd-bench-") as folder:
+        emulation = Emulation.create(NETWORK, Path(folder) / "network")
+        config = load(emulation.home("Bench") / "agent.toml")
+        repository.prepare(config)
+        try:
+            yield Bed(emulation, config, links)
+        finally:
+            await emulation.down()
