@@ -127,7 +127,7 @@ class Client:
             except TimeoutError as error:
                 raise ConnectionLost(name, f"the node did not answer within {seconds:g} s") from error
             except (OSError, ProtocolError, asyncio.IncompleteReadError) as error:
-                raise self._lost(name, error) from error
+                raise self._lost(name, error, connection.fresh) from error
             finally:
                 # After a call that was given up, the connection would answer the next one with this one's reply.
                 if not answered or self._dialect is Dialect.C:
@@ -163,14 +163,17 @@ class Client:
                 problem = error.strerror or str(error)
         return Unreachable(self._host, self._port, problem)
 
-    def _lost(self, call: str, error: Exception) -> ClientError:
+    def _lost(self, call: str, error: Exception, fresh: bool) -> ClientError:
         """In TLS 1.3 a server refuses a client's certificate only after the client's handshake is done."""
         if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
             problem = f"refused this application's certificate ({error.reason}); use one issued by the network's authority"
             return Unreachable(self._host, self._port, problem)
         if isinstance(error, ProtocolError):
             return ConnectionLost(call, f"the node's answer cannot be read ({error}); try the other dialect")
-        return ConnectionLost(call, "the node closed the connection without an answer")
+        problem = "the node closed the connection without an answer"
+        if fresh:  # many servers give no reason when they refuse a certificate
+            problem += "; if it does so again, it may not accept this application's certificate: use one of its authority"
+        return ConnectionLost(call, problem)
 
 
 _CALLS: dict[type[Request], str] = {OpenConnect: "OPEN_CONNECT", GetKey: "GET_KEY", Close: "CLOSE"}
@@ -182,6 +185,7 @@ class _Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, codec: ClientCodec) -> None:
         self._reader, self._writer, self._codec = reader, writer, codec
+        self.fresh = True  # nothing was answered on it yet
 
     @property
     def ended(self) -> bool:
@@ -197,6 +201,7 @@ class _Connection:
             self._codec.receive(data)
         if not isinstance(event, _REPLIES[type(request)]):
             raise ProtocolError("the reply to another call")
+        self.fresh = False
         return event
 
     def drop(self) -> None:

@@ -85,7 +85,7 @@ CALLER_OPTIONS = [
     click.option(
         "--network", metavar="NETWORK", help="Network descriptor: network.json, its directory, or a name below run/."
     ),
-    click.option("--as", "as_", metavar="APPLICATION", shell_complete=_complete_application, help="Application to act as."),
+    click.option("--as", metavar="APPLICATION", shell_complete=_complete_application, help="Application to act as."),
     click.option("--host", help="Node's ETSI 004 host, in the place of --network and --as."),
     click.option("--port", type=click.IntRange(1, 65535), help="Node's ETSI 004 port."),
     click.option("--cert", type=_file, help="Application's certificate (PEM)."),
@@ -95,7 +95,7 @@ CALLER_OPTIONS = [
     click.option("--dialect", type=click.Choice(list(DIALECTS)), help="Encoding of ETSI 004.  [default: p]"),
     click.option("--output", type=click.Choice(["text", "json"]), help="Form of the results.  [default: text]"),
 ]
-CALLER_NAMES = ("network", "as_", "host", "port", "cert", "key", "ca", "uri", "dialect", "output")
+CALLER_NAMES = ("network", "as", "host", "port", "cert", "key", "ca", "uri", "dialect", "output")
 
 
 def _caller_options[F: Callable[..., Any]](function: F) -> F:
@@ -123,9 +123,9 @@ def _command(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 def _caller(given: dict[str, Any]) -> Caller:
     descriptor = Descriptor.load(given["network"]) if given["network"] else None
     if descriptor is not None:
-        if not given["as_"]:
+        if not given["as"]:
             raise click.UsageError(f"--as is missing; {descriptor.file} has {', '.join(descriptor.applications)}")
-        identity = descriptor.identity(given["as_"])
+        identity = descriptor.identity(given["as"])
     else:
         missing = [name for name in ("host", "port", "cert", "key", "ca", "uri") if given[name] is None]
         if missing:
@@ -382,4 +382,4 @@ class Bars:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="qkd-app")
