@@ -235,6 +235,6 @@ def children(element: etree._Element) -> bytes:
     return b"".join(etree.tostring(child, with_tail=False) for child in element)
 
 
-def refused(tag: str, message: str, *info: tuple[str, str], type: str = "protocol") -> RpcFailed:  # noqa: A002
-    """A failure with one error."""
-    return RpcFailed(RpcError(tag, message, type, info=info))
+def refused(tag: str, message: str, *info: tuple[str, str]) -> RpcFailed:
+    """A failure of the protocol with one error."""
+    return RpcFailed(RpcError(tag, message, "protocol", info=info))

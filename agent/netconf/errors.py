@@ -7,6 +7,7 @@ the sysrepo code of its `EDGES` row, which leads back to the error-tag there.
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import libyang
 import sysrepo
@@ -37,38 +38,27 @@ _WORDS: tuple[tuple[str, str, str, str], ...] = (
     (r'^Unexpected data state node "([^"]+)"', "unknown-element", "", "bad-element"),
     (r"^(Invalid|Unsatisfied|Unsupported|Value|List|Duplicate|Unexpected)\b", "invalid-value", "", ""),
 )
-_CODES = {
-    lib.SR_ERR_UNAUTHORIZED: "access-denied",
-    lib.SR_ERR_LOCKED: "in-use",
-    lib.SR_ERR_NOT_FOUND: "data-missing",
-    lib.SR_ERR_EXISTS: "data-exists",
-    lib.SR_ERR_UNSUPPORTED: "operation-not-supported",
-    lib.SR_ERR_NO_MEMORY: "resource-denied",
-    lib.SR_ERR_INVAL_ARG: "invalid-value",
-}
+_UNKNOWN = "operation-failed"
 _PATH = re.compile(r'\s*\((?:path|data path|node) "(.*)"\)$')
 
 NamespaceOf = Callable[[str], str]  # module name -> namespace; "" when there is no such module
 
 
-def _callback_tags() -> dict[int, str]:
-    """Sysrepo code that the agent's datastore gives -> error-tag; of classes that share a code, the first row."""
-    tags: dict[int, str] = {}
+def _tags() -> dict[int, str]:
+    """Sysrepo code -> error-tag: the codes by which the agent refuses, where its rows agree, and those only sysrepo uses."""
+    tags: dict[int, set[str]] = {}
     for row in EDGES.values():
-        tags.setdefault(getattr(lib, row.sysrepo), row.netconf)
-    return tags
+        tags.setdefault(getattr(lib, row.sysrepo), set()).add(row.netconf)
+    agreed = {code: next(iter(found)) for code, found in tags.items() if len(found) == 1}
+    return {**agreed, lib.SR_ERR_LOCKED: "in-use", lib.SR_ERR_NO_MEMORY: "resource-denied"}
 
 
-_CALLBACK_TAGS = _callback_tags()
+_TAGS = _tags()
 
 
 def from_sysrepo(error: sysrepo.SysrepoError, session: SysrepoSession, namespace_of: NamespaceOf) -> RpcFailed:
     """The failure that a session's last call reported."""
     found = _details(session) or [(error.rc, error.msg or str(error))]
-    if error.rc == lib.SR_ERR_CALLBACK_FAILED:
-        # The first entry is what the callback said; after it sysrepo only adds that a callback failed.
-        code, text = found[0]
-        return RpcFailed(_named(_CALLBACK_TAGS.get(code, "operation-failed"), text, namespace_of))
     return _distinct(_from_code(code, text, namespace_of) for code, text in found)
 
 
@@ -96,21 +86,14 @@ def _details(session: SysrepoSession) -> list[tuple[int, str]]:
 
 
 def _from_code(code: int, text: str, namespace_of: NamespaceOf) -> RpcError:
-    if code in (lib.SR_ERR_LY, lib.SR_ERR_VALIDATION_FAILED, lib.SR_ERR_NOT_FOUND, lib.SR_ERR_EXISTS):
-        error = _named("", text, namespace_of)
-        if error.tag:
-            return error
-    return _named(_CODES.get(code, "operation-failed"), text, namespace_of)
-
-
-def _named(tag: str, text: str, namespace_of: NamespaceOf) -> RpcError:
-    """An error of a tag, or with tag "" of what its words say; a path at the end of the text becomes the error-path."""
     found = _PATH.search(text)
     words, path = (text[: found.start()], found[1]) if found else (text, "")
-    if not tag:
-        return _from_words(words, path, namespace_of)
-    qualified, namespaces = qualify(path, namespace_of)
-    return RpcError(tag, words, _type(tag), path=qualified, namespaces=namespaces)
+    error = _from_words(words, path, namespace_of)
+    # Libraries say where a value is wrong; a callback's text has no such end, and its code says what it means.
+    if error.tag != _UNKNOWN or path:
+        return error
+    tag = _TAGS.get(code, _UNKNOWN)
+    return replace(error, tag=tag, type=_type(tag))
 
 
 def _from_words(text: str, path: str, namespace_of: NamespaceOf) -> RpcError:
@@ -120,7 +103,7 @@ def _from_words(text: str, path: str, namespace_of: NamespaceOf) -> RpcError:
             quoted = (match[1] or "") if match.re.groups else ""
             pairs = ((info, quoted),) if info and quoted else ()
             return RpcError(tag, text, app_tag=app_tag, path=qualified, info=pairs, namespaces=namespaces)
-    return RpcError("operation-failed", text, path=qualified, namespaces=namespaces)
+    return RpcError(_UNKNOWN, text, path=qualified, namespaces=namespaces)
 
 
 def _type(tag: str) -> str:

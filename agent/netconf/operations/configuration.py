@@ -34,11 +34,12 @@ def _know(call: Call, config: etree._Element) -> None:
     """Raises RpcFailed for data of no module: libyang would take them for opaque."""
     for child in config:
         namespace, name = split_name(child)
-        if not call.user.schema.module_of(namespace):
-            where = ("bad-element", name), ("bad-namespace", namespace)
-            raise refused(
-                "unknown-namespace", f"no module has the namespace '{namespace}' of '{name}'", *where, type="application"
-            )
+        element, module = ("bad-element", name), call.user.schema.module_of(namespace)
+        if not module:
+            where = element, ("bad-namespace", namespace)
+            raise refused("unknown-namespace", f"no module has the namespace '{namespace}' of '{name}'", *where)
+        if module not in call.user.names.modules_with(name):
+            raise refused("unknown-element", f"module {module} has no '{name}' at the top", element)
 
 
 def copy_config(call: Call) -> bytes:

@@ -20,12 +20,16 @@ TYPES = "urn:etsi:qkd:yang:etsi-qkd-node-types"
 FILTER = ("subtree", f'<qkd_node xmlns="{QKD}"/>')
 
 
-def config(operation: str) -> str:
+def data(operation: str) -> str:
+    link = f'<qkdl_id>{LINK}</qkdl_id><qkdl_type xmlns:t="{TYPES}">t:VIRT</qkdl_type>'
     return (
-        f'<config xmlns="{BASE}" xmlns:nc="{BASE}">'
-        f'<qkd_node xmlns="{QKD}"><qkdn_id>{NODE}</qkdn_id><qkd_links><qkd_link nc:operation="{operation}">'
-        f'<qkdl_id>{LINK}</qkdl_id><qkdl_type xmlns:t="{TYPES}">t:VIRT</qkdl_type></qkd_link></qkd_links></qkd_node></config>'
+        f'<qkd_node xmlns="{QKD}" xmlns:nc="{BASE}"><qkdn_id>{NODE}</qkdn_id>'
+        f'<qkd_links><qkd_link nc:operation="{operation}">{link}</qkd_link></qkd_links></qkd_node>'
     )
+
+
+def config(operation: str) -> str:
+    return f'<config xmlns="{BASE}">{data(operation)}</config>'
 
 
 def connect(front: Front, user: str = "controller") -> Any:
@@ -94,7 +98,19 @@ def test_ncclient_with_a_strange_key_is_refused(front: Front) -> None:
 def console(front: Front, *arguments: str) -> str:
     program = shutil.which("netconf-console2")
     assert program is not None
-    command = [program, "--host", "127.0.0.1", "--port", str(front.port), "--user", "controller"]
+    # Without an SSH configuration it adds a password of its own, and then cannot read a key that has none.
+    (front.path / "ssh_config").touch()
+    command = [
+        program,
+        "--ssh-config",
+        str(front.path / "ssh_config"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(front.port),
+        "--user",
+        "controller",
+    ]
     command += ["--privKeyFile", str(front.key_file("controller")), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -105,7 +121,7 @@ def test_netconf_console(front: Front) -> None:
     assert f"{QKD}?module=etsi-qkd-sdn-node" in console(front, "--hello")
     edit = front.path / "edit.xml"
     for operation, there in ("create", True), ("delete", False):
-        edit.write_text(config(operation))
+        edit.write_text(data(operation))
         console(front, "--db", "running", f"--edit-config={edit}")
         found = console(front, "--db", "running", "--ns", f"q={QKD}", "--get-config", "-x", "/q:qkd_node/q:qkd_links")
         assert (LINK in found) is there

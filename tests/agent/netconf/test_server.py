@@ -108,6 +108,7 @@ async def test_a_test_only_edit_changes_nothing(client: Client) -> None:
         (link(identifier="no-uuid", inside=""), "invalid-value", "qkdl_id", None),
         (link(inside="<qkdl_enable>maybe</qkdl_enable>"), "invalid-value", "qkdl_enable", None),
         ('<x xmlns="urn:nowhere"/>', "unknown-namespace", "", ("bad-namespace", "urn:nowhere")),
+        (f"<colour {NS}>red</colour>", "unknown-element", "", ("bad-element", "colour")),
         (f"<qkd_node {NS}><qkd_links><qkd_link/></qkd_links></qkd_node>", "missing-element", "", ("bad-element", "qkdl_id")),
         (
             f"<qkd_node {NS}><qkdn_status>types:NEW</qkdn_status></qkd_node>",
