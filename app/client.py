@@ -192,6 +192,8 @@ class _Connection:
         return self._reader.at_eof() or self._reader.exception() is not None or self._writer.is_closing()
 
     async def exchange(self, request: Request) -> ClientEvent:
+        if self._writer.is_closing():
+            raise ConnectionResetError
         self._writer.write(self._codec.send(request))
         await self._writer.drain()
         while (event := self._codec.next_event()) is None:

@@ -91,7 +91,7 @@ class _Sending:
             problem = f"no receiver at {to[0]} port {to[1]} ({error.strerror or 'no answer'}); start `qkd-app receive` there"
             raise TransferFailed(self._header.name, problem) from error
         try:
-            writer.write(build_preamble(self._octets))
+            await _write(writer, build_preamble(self._octets))
             # The receiver opens the key stream now, for as long as the 004 Timeout lets it.
             async with asyncio.timeout(STALL_SECONDS + self._header.timeout_ms / 1000):
                 await reader.readexactly(len(READY))
@@ -111,9 +111,8 @@ class _Sending:
         chunk = await _key(self._client, self._header.ksid, number)
         with _wiping(chunk):
             kind = Kind.LAST if last else Kind.MORE
-            writer.write(seal(chunk.key, self._octets, number, chunk.index, kind, content))
-        async with asyncio.timeout(STALL_SECONDS):
-            await writer.drain()
+            octets = seal(chunk.key, self._octets, number, chunk.index, kind, content)
+        await _write(writer, octets)
         self._progress(self._header.name, number * RECORD_SIZE + len(content), self._header.size)
 
     async def _take_receipt(self, reader: asyncio.StreamReader) -> int:
@@ -203,13 +202,12 @@ class Receiver:
         return Transfer(target, header.size, header.ksid, header.records + 1, header.source)
 
     async def _store(self, receiving: "_Receiving", writer: asyncio.StreamWriter, target: Path) -> None:
-        writer.write(READY)
+        await _write(writer, READY)
         with tempfile.NamedTemporaryFile(dir=self._directory, prefix=".qkd-app-", suffix=".part") as file:
             await receiving.run(file)
             await asyncio.to_thread(_keep, file, target, self._overwrite)
         try:
-            writer.write(await receiving.receipt())
-            await writer.drain()
+            await _write(writer, await receiving.receipt())
             # The sender reads the receipt's key before this end closes the stream.
             async with asyncio.timeout(CLOSE_SECONDS):
                 await receiving.end()
@@ -268,6 +266,15 @@ class _Receiving:
         """Waits until the sender ends the connection."""
         while await self._reader.read(4096):
             pass
+
+
+async def _write(writer: asyncio.StreamWriter, octets: bytes) -> None:
+    """Returns once most of it is on its way. Raises OSError when the other side is gone or takes nothing."""
+    if writer.is_closing():
+        raise ConnectionResetError("the other side is gone")
+    writer.write(octets)
+    async with asyncio.timeout(STALL_SECONDS):
+        await writer.drain()
 
 
 async def _read_header(reader: asyncio.StreamReader) -> bytes:

@@ -210,6 +210,8 @@ class _Connection:
     async def _send(self, frame: bytearray) -> None:
         """Returns once TLS has taken the frame (no write buffer, see `_tune`), which is then wiped."""
         try:
+            if self._writer.is_closing():
+                raise ConnectionResetError
             self._writer.write(frame)
             await self._writer.drain()
         except BaseException:

@@ -5,11 +5,13 @@ import json
 import os
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from qswitch.agent.config import ServiceConfig, TlsFiles
 from qswitch.agent.errors import PeerNotConnected, Unauthorised, UnknownKeyStream
@@ -29,6 +31,13 @@ from qswitch.protocol.etsi004 import (
     Qos,
     Status,
 )
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[..., Any]]:
+    """Nodes run on uvloop, applications on whatever they choose; the two differ where connections end."""
+    factories = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop} if item.path.name == "test_main.py" else factories
+
 
 METADATA = b'{"age": 12, "hops": 2}'
 
