@@ -8,7 +8,7 @@ GET_KEY's answers where 004 leaves room: the peer has never come -> 3 after a sh
 max_bandwidth, or the key manager cannot -> 2; no such stream for this caller -> 3. A peer that came and closed does not
 keep this end from reading on.
 
-Decisions are in `stream_rules.py`; what they want of the key manager is brought about in `streams.py`.
+Decisions are in `stream_rules.py`; what they want of the key manager is brought about in `key_streams.py`.
 """
 
 import asyncio
@@ -36,6 +36,7 @@ from .errors import (
     TimedOut,
     UnknownKeyStream,
 )
+from .key_streams import Stream, StreamKeys, settle
 from .lkms.keys import Key
 from .lkms.manager import Chunk
 from .model import (
@@ -71,7 +72,6 @@ from .stream_rules import (
     requested,
     timeout_seconds,
 )
-from .streams import Stream, StreamKeys, settle
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
