@@ -13,10 +13,7 @@ import libyang
 import sysrepo
 from _sysrepo import ffi, lib
 from libyang.util import DataType
-from lxml import etree
 from sysrepo.session import SysrepoSession
-
-from qswitch.protocol.netconf import RpcError, RpcFailed
 
 from . import errors
 from .filters import Names
@@ -44,6 +41,7 @@ class Datastore:
         self._nacm.init_nacm("nobody")
         with self.own.get_ly_ctx() as context:
             self.schema = Schema(context)
+        self.capabilities = self.schema.capabilities(self._content_id())
 
     def stop(self) -> None:
         for session in (self.own, self._nacm):
@@ -61,7 +59,7 @@ class Datastore:
         """An unrestricted session on the operational datastore, for what the server provides itself."""
         return self._connection.start_session("operational")
 
-    def content_id(self) -> str:
+    def _content_id(self) -> str:
         """Of the YANG library (RFC 8525): changes when the set of modules does."""
         with self._connection.start_session("operational") as session:
             found = session.get_data("/ietf-yang-library:yang-library/content-id")
@@ -173,7 +171,7 @@ class UserSession:
                 return  # the module has no such operation, or its feature is off
             try:
                 self.session.switch_datastore("operational")
-                lib_call(lib.sr_rpc_send_tree, self.session, call)
+                _try(self.session, call)
             except sysrepo.SysrepoUnauthorizedError:
                 raise
             except sysrepo.SysrepoError:
@@ -220,21 +218,12 @@ class UserSession:
             raise errors.from_libyang(error, self.schema.namespace_of) from error
 
 
-def lib_call(function: Any, session: SysrepoSession, tree: libyang.DNode) -> None:
+def _try(session: SysrepoSession, operation: libyang.DNode) -> None:
     """Sends an RPC without caring for its output. Raises sysrepo.SysrepoError."""
     output = ffi.new("sr_data_t **")
     try:
-        sysrepo.errors.check_call(function, session.cdata, ffi.cast("struct lyd_node *", tree.cdata), 0, output)
+        tree = ffi.cast("struct lyd_node *", operation.cdata)
+        sysrepo.errors.check_call(lib.sr_rpc_send_tree, session.cdata, tree, 0, output)
     finally:
         if output[0]:
             lib.sr_release_data(output[0])
-
-
-def children(element: etree._Element) -> bytes:
-    """The children of a `config` element as XML text with every prefix in scope declared."""
-    return b"".join(etree.tostring(child, with_tail=False) for child in element)
-
-
-def refused(tag: str, message: str, *info: tuple[str, str]) -> RpcFailed:
-    """A failure of the protocol with one error."""
-    return RpcFailed(RpcError(tag, message, "protocol", info=info))

@@ -56,6 +56,11 @@ def _tags() -> dict[int, str]:
 _TAGS = _tags()
 
 
+def refused(tag: str, message: str, *info: tuple[str, str]) -> RpcFailed:
+    """A failure of the protocol with one error."""
+    return RpcFailed(RpcError(tag, message, "protocol", info=info))
+
+
 def from_sysrepo(error: sysrepo.SysrepoError, session: SysrepoSession, namespace_of: NamespaceOf) -> RpcFailed:
     """The failure that a session's last call reported."""
     found = _details(session) or [(error.rc, error.msg or str(error))]

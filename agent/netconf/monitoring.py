@@ -32,7 +32,7 @@ class Monitoring:
         server = self._server
         return {
             "netconf-state": {
-                "capabilities": {"capability": list(server.capabilities_now())},
+                "capabilities": {"capability": list(server.datastore.capabilities)},
                 "datastores": {"datastore": [self._datastore(name) for name in ("running", "startup")]},
                 "schemas": {"schema": self._schemas()},
                 "sessions": {"session": self._sessions()},

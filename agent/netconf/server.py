@@ -82,13 +82,6 @@ class Server:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
 
-    async def capabilities(self) -> tuple[str, ...]:
-        return await self.call(self.capabilities_now)
-
-    def capabilities_now(self) -> tuple[str, ...]:
-        """What a hello lists. Blocks."""
-        return self.datastore.schema.capabilities(self.datastore.content_id())
-
     def kill(self, session_id: int, wait: float) -> bool:
         """Ends another session and waits until its locks are free; False when there is none. From a worker thread."""
         session = self.sessions.get(session_id)

@@ -57,7 +57,8 @@ class Session:
         self._framing = Framing(server.max_message)
         self._queue: deque[bytes] = deque()
         self._queued = 0
-        self._wake = asyncio.Event()
+        self._wake = asyncio.Event()  # for the writer: something to send, or the end
+        self._sent = asyncio.Event()  # by the writer: something was sent, or cannot be
         self._held: list[bytes] | None = []  # notifications before the reply to create-subscription
         self._closing = False
         self._chunks = False
@@ -78,8 +79,7 @@ class Session:
         except (asyncssh.Error, OSError) as error:
             reason = f"connection lost: {error}"
         finally:
-            self._closing = True
-            self._wake.set()
+            self.close()
             await self._release(user)
             await _finish(writer)
             self._stdout.channel.close()
@@ -88,8 +88,7 @@ class Session:
 
     def end(self) -> None:
         """Cuts the session off: an operation under way is finished, nothing further is read or sent."""
-        self._closing = True
-        self._wake.set()
+        self.close()
         self._stdout.channel.abort()
 
     def notify(self, event_time: str, event: bytes) -> None:
@@ -102,7 +101,7 @@ class Session:
             self._send(message)
 
     async def _greet(self) -> None:
-        self._send(netconf.build_hello(Hello(await self._server.capabilities(), self.id)))
+        self._send(netconf.build_hello(Hello(self._server.datastore.capabilities, self.id)))
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 message = await self._next_message()
@@ -142,6 +141,10 @@ class Session:
                 self._send(one)
         if then is not None:
             then()
+        # A client that asks more than it reads waits for its own replies; only notifications can overflow.
+        while self._queued > MAX_QUEUED_BYTES // 2 and not self._closing:
+            self._sent.clear()
+            await self._sent.wait()
 
     def _answer(self, user: UserSession, message: bytes) -> tuple[bytes, Callable[[], None] | None]:
         """The reply, and what is to be done on the loop once it is on its way. In a worker thread."""
@@ -170,6 +173,7 @@ class Session:
         """Ends the session once what is queued has been sent."""
         self._closing = True
         self._wake.set()
+        self._sent.set()
 
     def _malformed(self, text: str) -> None:
         """Tells a client of base:1.1."""
@@ -198,9 +202,13 @@ class Session:
                 await self._wake.wait()
                 continue
             part = self._queue.popleft()
-            self._stdout.write(part)
-            await self._stdout.drain()
+            try:
+                self._stdout.write(part)
+                await self._stdout.drain()
+            except (asyncssh.Error, OSError):
+                self._closing = True
             self._queued -= len(part)
+            self._sent.set()
 
     async def _release(self, user: UserSession | None) -> None:
         """Ends subscription and datastore session; locks go with it."""

@@ -8,7 +8,8 @@ from lxml import etree
 
 from qswitch.protocol.netconf import BASE, split_name
 
-from ..datastore import UserSession, refused
+from ..datastore import UserSession
+from ..errors import refused
 
 if TYPE_CHECKING:
     from ..server import Server
@@ -65,3 +66,8 @@ def datastore(call: Call, name: str, allowed: tuple[str, ...] = DATASTORES) -> s
     if namespace != BASE or found not in allowed:
         raise refused("operation-not-supported", f"'{found}' cannot be the {name} here", ("bad-element", found))
     return found
+
+
+def children(element: etree._Element) -> bytes:
+    """The children of a `config` element as XML text with every prefix in scope declared."""
+    return b"".join(etree.tostring(child, with_tail=False) for child in element)

@@ -8,8 +8,8 @@ from lxml import etree
 
 from qswitch.protocol.netconf import BASE, split_name
 
-from ..datastore import children, refused
-from .call import OK, Call, datastore, parameter, place, text
+from ..errors import refused
+from .call import OK, Call, children, datastore, parameter, place, text
 
 _ERROR_OPTIONS = ("rollback-on-error", "stop-on-error")
 

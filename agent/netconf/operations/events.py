@@ -3,7 +3,7 @@
 Events are not stored for replay: after a gap a client reads what is so.
 """
 
-from ..datastore import refused
+from ..errors import refused
 from ..filters import to_xpath
 from ..subscriptions import Subscription
 from .call import OK, Call, parameter, text

@@ -1,6 +1,6 @@
 """lock and unlock (RFC 6241 clauses 7.5 and 7.6). A lock ends with its session at the latest."""
 
-from ..datastore import refused
+from ..errors import refused
 from .call import OK, Call, datastore
 
 

@@ -4,7 +4,7 @@ from lxml import etree
 
 from qswitch.protocol.netconf import BASE, split_name
 
-from ..datastore import refused
+from ..errors import refused
 from .call import OK, Call
 
 

@@ -5,7 +5,8 @@ from lxml import etree
 
 from qswitch.protocol.netconf import BASE, MONITORING
 
-from ..datastore import WITH_DEFAULTS, refused
+from ..datastore import WITH_DEFAULTS
+from ..errors import refused
 from ..filters import to_xpath
 from ..schema import source
 from .call import Call, datastore, parameter, text

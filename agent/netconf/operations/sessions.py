@@ -1,6 +1,6 @@
 """close-session and kill-session (RFC 6241 clauses 7.8 and 7.9)."""
 
-from ..datastore import refused
+from ..errors import refused
 from .call import OK, Call, text
 
 _KILL_SECONDS = 10.0
