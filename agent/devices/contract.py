@@ -4,6 +4,8 @@
 
 FILE is a TOML file with the options of one end; without them the plugin's `example_pair` is used. In a test suite call
 `check_device_pair` with two functions that make the two ends, and demand that no result has a `problem`.
+
+Longer than other modules, so that a vendor reads every promise in one place.
 """
 
 import asyncio
