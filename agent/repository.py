@@ -164,7 +164,7 @@ def _host_key(file: Path) -> asyncssh.SSHKey:
     if not file.exists():
         key = asyncssh.generate_private_key("ssh-ed25519")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
             new.write(key.export_private_key("openssh"))
         file.with_name(f"{file.name}.pub").write_bytes(key.export_public_key("openssh"))
         return key
