@@ -265,7 +265,7 @@ class LinkTable:
             log.info("device reports link=%s running=%s problem=%s", have.link, report.running, report.problem)
         have.report = report
         event = LinkEvent.RUNS if report.running else LinkEvent.STOPS
-        self._step(have, event, report.problem or "the device stopped")
+        self._step(have, event, report.problem or ("key is generated" if report.running else "the device stopped"))
 
     def _step(self, have: _Link, event: LinkEvent, reason: str) -> None:
         have.activity, actions = TRANSITIONS[have.activity, event]

@@ -51,8 +51,8 @@ def main() -> None:
     type=click.Path(path_type=Path, resolve_path=True),
     help="File that is created, with the line `ready`, once the node serves.",
 )
-@click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")
-def run(file: Path, ready_file: Path | None, verbose: int) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Log everything that is worth knowing to a developer.")
+def run(file: Path, ready_file: Path | None, verbose: bool) -> None:
     """Runs the node in the foreground until SIGTERM or SIGINT. Prepares its datastore at the first start."""
     _harden()
     _log(verbose)
@@ -61,8 +61,8 @@ def run(file: Path, ready_file: Path | None, verbose: int) -> None:
 
 @main.command()
 @_CONFIG
-@click.option("-v", "--verbose", count=True, help="Log more; twice: everything.")
-def prepare(file: Path, verbose: int) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Log everything that is worth knowing to a developer.")
+def prepare(file: Path, verbose: bool) -> None:
     """Sets up the node's datastore without running the node. Does nothing where it is set up."""
     _log(verbose)
     sys.exit(_guarded(lambda: repository.prepare(load(file))))
@@ -89,10 +89,10 @@ def _harden() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _log(verbose: int) -> None:
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+def _log(verbose: bool) -> None:
+    level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
+    logging.getLogger("asyncio").setLevel(logging.INFO)
 
 
 def _run(config: AgentConfig, ready_file: Path | None) -> None:
