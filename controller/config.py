@@ -115,10 +115,10 @@ def load(file: Path) -> ControllerConfig:
         raise ConfigurationError(str(file), f"is no TOML: {error}") from error
     root = _Table(file, "", data)
     nodes = tuple(_node(one) for one in root.tables("nodes"))
+    _unique(file, "nodes", [one.name for one in nodes])
     fibres = tuple(_fibre(one, {node.name for node in nodes}) for one in root.tables("fibres"))
     table = _Table(file, "controller", root.get("controller", dict))
     root.done()
-    _unique(file, "nodes", [one.name for one in nodes])
     _unique(file, "fibres", [one.name for one in fibres])
     _unique(file, "fibres", [f"{end.node}:{end.interface}" for one in fibres for end in (one.a, one.b)])
     return _controller(table, nodes, fibres)

@@ -38,6 +38,10 @@ class _Handler(DefaultDeviceHandler):  # type: ignore[misc]
 
     _BASE_CAPABILITIES = ["urn:ietf:params:netconf:base:1.0", BASE_11]
 
+    def handle_raw_dispatch(self, raw: str) -> str:
+        """Called for what is no XML; ncclient would only log it, and somebody would wait for an answer."""
+        raise NetconfError(f"no well-formed XML: {raw[:40]!r}")
+
 
 class _CloseSession(RPC):  # type: ignore[misc]
     """`close-session`; ncclient's own closes the transport before the answer is there."""
@@ -101,13 +105,20 @@ class _Transport(Session):  # type: ignore[misc]
 
 
 class _Notifications(SessionListener):  # type: ignore[misc]
+    """Passes notifications on, and minds what is no message of a server at all."""
+
     def __init__(self, handler: NotificationHandler) -> None:
         self._handler = handler
 
     def callback(self, root: tuple[str, Any], raw: str) -> None:
-        if root[0].endswith("}notification"):
-            _time, event = parse_notification(raw.encode())
-            self._handler(event)
+        match etree.QName(root[0]).localname:
+            case "notification":
+                _time, event = parse_notification(raw.encode())
+                self._handler(event)
+            case "rpc-reply" | "hello":
+                pass
+            case other:
+                raise NetconfError(f"'{other}' is no message of a NETCONF server")
 
     def errback(self, ex: Exception) -> None:
         pass

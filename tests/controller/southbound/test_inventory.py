@@ -1,0 +1,97 @@
+"""Supervision: a node that is away, comes, goes and comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from netconf_front import NODE, Front
+from network_facts import link, physical
+
+from qswitch.controller.config import NodeConfig, Timeouts
+from qswitch.controller.errors import NodeUnreachable
+from qswitch.controller.model import NodeId, NodeRecord
+from qswitch.controller.plan import NodeEdit, link_entries
+from qswitch.controller.southbound.inventory import AGENT_DOWN, Inventory
+from qswitch.controller.southbound.nodedata import NODE as NAMESPACE
+from qswitch.controller.southbound.notifications import Happening, Notification
+
+ALARM = (
+    f'<alarm xmlns="{NAMESPACE}"><link><qkdl_id>{link(1)}</qkdl_id><message>no light</message>'
+    '<severity xmlns:t="urn:etsi:qkd:yang:etsi-qkd-node-types">t:MAJOR</severity></link></alarm>'
+)
+
+
+class Story:
+    """What the inventory says, as it comes."""
+
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[str] = asyncio.Queue()
+        self.heard: list[Notification] = []
+
+    def node_connected(self, name: str) -> None:
+        self.said.put_nowait(f"{name} connected")
+
+    def node_lost(self, name: str, problem: str) -> None:
+        self.said.put_nowait(f"{name} lost: {problem}")
+
+    def node_read(self, name: str, before: NodeRecord, after: NodeRecord) -> None:
+        assert name == before.name == after.name
+
+    def notified(self, name: str, notification: Notification) -> None:
+        self.heard.append(notification)
+        self.said.put_nowait(f"{name} notified")
+
+    async def next(self) -> str:
+        async with asyncio.timeout(15):
+            return await self.said.get()
+
+
+@pytest.fixture
+async def watched(node_config: NodeConfig) -> AsyncIterator[tuple[Inventory, Story]]:
+    story = Story()
+    inventory = Inventory([node_config], Timeouts(connect=5, rpc=5, poll=0.5), story, {})
+    inventory.start()
+    yield inventory, story
+    await inventory.stop()
+
+
+async def test_a_node_comes_goes_and_comes_back(front: Front, watched: tuple[Inventory, Story]) -> None:
+    inventory, story = watched
+    managed = inventory.nodes["Norte"]
+    assert await story.next() == "Norte connected"
+    assert inventory.by_id(NodeId(NODE)) is managed
+    assert managed.record.state is None  # no agent runs in this test
+    assert managed.record.problem == AGENT_DOWN
+    await asyncio.to_thread(front.side, "notify", ALARM)
+    assert await story.next() == "Norte notified"
+    assert story.heard == [Happening(True, "no light", "MAJOR", link=link(1))]
+
+    assert front.process
+    front.process.kill()
+    front.process.wait(10)
+    assert (await story.next()).startswith("Norte lost: node Norte is not reachable")
+    assert not managed.record.connected
+    assert managed.record.running  # what was read stays
+    with pytest.raises(NodeUnreachable):
+        await managed.edit(NodeEdit(NodeId(NODE), drop_links=(link(1),)))
+
+    await asyncio.to_thread(front.start)
+    assert await story.next() == "Norte connected"
+    await asyncio.to_thread(front.side, "notify", ALARM)
+    assert await story.next() == "Norte notified"  # subscribed again
+
+
+async def test_an_edit_shows_at_once_and_in_the_next_read(watched: tuple[Inventory, Story]) -> None:
+    inventory, story = watched
+    await story.next()
+    managed, here = inventory.nodes["Norte"], NodeId(NODE)
+    intent = physical(1, 10, 2)
+    assert intent.source == here
+    await managed.edit(NodeEdit(here, put_links=(link_entries(intent, {})[here],)))
+    assert managed.record.running
+    assert link(1) in managed.record.running.links
+    fresh = await managed.refresh()
+    assert fresh.running
+    assert link(1) in fresh.running.links
+    await managed.edit(NodeEdit(here, drop_links=(link(1),)))
+    assert link(1) not in managed.record.running.links
