@@ -263,6 +263,7 @@ def _run(config: AgentConfig, command: Sequence[str], text: str = "") -> None:
         done = subprocess.run(
             command,
             input=text,
+            cwd=yang.FOLDER,  # libyang searches the current folder, with all below it
             env={**os.environ, **environment(config.repository)},
             capture_output=True,
             encoding="utf-8",
