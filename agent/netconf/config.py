@@ -40,6 +40,8 @@ def repository(file: Path) -> RepositoryConfig:
         raise ConfigurationError(str(file), error.strerror or str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(str(file), f"is no TOML: {error}") from error
+    if not isinstance(node, dict):
+        raise ConfigurationError(str(file), "[node] must be a table")
     path, prefix = node.get("repository", "sysrepo"), node.get("shm_prefix", "sr")
     if not isinstance(path, str) or not isinstance(prefix, str):
         raise ConfigurationError(str(file), "[node] repository and shm_prefix must be of type str")

@@ -56,8 +56,8 @@ class Datastore:
         return UserSession(session, self.schema)
 
     def start_session(self) -> SysrepoSession:
-        """An unrestricted session on the operational datastore, for what the server provides itself."""
-        return self._connection.start_session("operational")
+        """An unrestricted session, for what the server provides itself."""
+        return self._connection.start_session("running")
 
     def _content_id(self) -> str:
         """Of the YANG library (RFC 8525): changes when the set of modules does."""

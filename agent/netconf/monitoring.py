@@ -1,9 +1,11 @@
-"""The server about itself: ietf-netconf-monitoring (RFC 6022), provided whenever someone reads it."""
+"""The server about itself: ietf-netconf-monitoring (RFC 6022), and that its own configuration is in effect.
+
+Monitoring data are made whenever someone reads them. Configuration counts as in effect, and so is part of the operational
+datastore that `get` reads, only while someone has subscribed to its changes.
+"""
 
 import logging
 from typing import TYPE_CHECKING, Any
-
-from sysrepo.session import SysrepoSession
 
 if TYPE_CHECKING:
     from .server import Server
@@ -11,6 +13,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MODULE = "ietf-netconf-monitoring"
+_CONFIGURATION = ("ietf-netconf-server", "ietf-keystore")
+
+
+def _changed(_event: str, _id: int, _changes: Any, _private: Any) -> None:
+    """Users are read at every log-in, the rest when the server starts: nothing to do."""
 
 
 class Monitoring:
@@ -18,14 +25,15 @@ class Monitoring:
 
     def __init__(self, server: "Server") -> None:
         self._server = server
-        self._session: SysrepoSession | None = None
-        if server.datastore.schema.namespace_of(_MODULE):
-            self._session = server.datastore.start_session()
+        self._session = server.datastore.start_session()
+        schema = server.datastore.schema
+        for module in filter(schema.namespace_of, _CONFIGURATION):
+            self._session.subscribe_module_change(module, None, _changed, done_only=True)
+        if schema.namespace_of(_MODULE):
             self._session.subscribe_oper_data_request(_MODULE, f"/{_MODULE}:netconf-state", self._provide)
 
     def stop(self) -> None:
-        if self._session is not None:
-            self._session.stop()
+        self._session.stop()
 
     def _provide(self, _xpath: str, _private: Any) -> dict[str, Any]:
         """On a thread of sysrepo: reads values, asks nobody."""

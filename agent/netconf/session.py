@@ -29,6 +29,7 @@ HELLO_SECONDS = 30.0
 # A client that reads nothing may leave this much behind before it is cut off.
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 _READ = 65536
+_FLUSH_SECONDS = 5.0  # for a client that is slow to take the last replies
 
 
 class SessionOver(Exception):
@@ -61,6 +62,8 @@ class Session:
         self._sent = asyncio.Event()  # by the writer: something was sent, or cannot be
         self._held: list[bytes] | None = []  # notifications before the reply to create-subscription
         self._closing = False
+        self._cut_off = False
+        self._reading: asyncio.Task[None] | None = None  # the session's task while it waits for the client
         self._chunks = False
 
     async def run(self) -> None:
@@ -81,15 +84,19 @@ class Session:
         finally:
             self.close()
             await self._release(user)
-            await _finish(writer)
+            await _finish(writer, 0 if self._cut_off else _FLUSH_SECONDS)
             self._stdout.channel.close()
             self.ended.set()
             log.info("session ended session=%d user=%s reason=%s", self.id, self.user, reason)
 
     def end(self) -> None:
         """Cuts the session off: an operation under way is finished, nothing further is read or sent."""
+        self._cut_off = True
         self.close()
         self._stdout.channel.abort()
+        # The client may be past answering, and the channel closes only once it has.
+        if self._reading is not None:
+            self._reading.cancel()
 
     def notify(self, event_time: str, event: bytes) -> None:
         """Queues a notification. On the loop."""
@@ -121,7 +128,7 @@ class Session:
     async def _next_message(self) -> bytes | None:
         try:
             while (message := self._framing.next_message()) is None:
-                data = await self._stdin.read(_READ)
+                data = await self._read()
                 if not data:
                     self._framing.receive_eof()
                     return self._framing.next_message()
@@ -130,6 +137,17 @@ class Session:
         except FramingError as error:
             self._malformed(str(error))
             raise SessionOver(f"bad framing: {error}") from error
+
+    async def _read(self) -> bytes:
+        self._reading = asyncio.current_task()
+        try:
+            return await self._stdin.read(_READ)
+        except asyncio.CancelledError:
+            if self._cut_off and self._reading is not None and self._reading.uncancel() == 0:
+                raise SessionOver("ended by the server") from None
+            raise
+        finally:
+            self._reading = None
 
     async def _handle(self, user: UserSession, message: bytes) -> None:
         reply, then = await self._server.call(self._answer, user, message)
@@ -222,9 +240,9 @@ class Session:
         user.stop()
 
 
-async def _finish(writer: asyncio.Task[None]) -> None:
+async def _finish(writer: asyncio.Task[None], seconds: float) -> None:
     """Lets the writer send what is queued, within reason."""
-    done, _ = await asyncio.wait([writer], timeout=5)
+    done, _ = await asyncio.wait([writer], timeout=seconds)
     if not done:
         writer.cancel()
     await asyncio.gather(writer, return_exceptions=True)

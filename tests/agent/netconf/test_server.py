@@ -223,6 +223,11 @@ async def test_monitoring_names_sessions_and_schemas(client: Client) -> None:
     assert "<identifier>etsi-qkd-sdn-node</identifier>" in state
 
 
+async def test_get_shows_the_configuration_in_effect(client: Client) -> None:
+    server = '<netconf-server xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-server"/>'
+    assert "<local-port>" in text(await client.ok(f"<get><filter>{server}</filter></get>"))
+
+
 # Access ------------------------------------------------------------------------------------------------------------
 
 
@@ -454,6 +459,31 @@ async def test_nacm_drops_notifications_a_user_may_not_read(front: Front, client
         await asyncio.to_thread(front.side, "notify", down)
         _, event = netconf.parse_notification(await monitor.receive())
         assert event.tag == f"{{{QKD}}}sdqkdn_interface_down"
+
+
+async def test_changes_of_configuration_are_told_to_those_who_ask_for_them(client: Client) -> None:
+    names = "urn:ietf:params:xml:ns:yang:ietf-netconf-notifications"
+    await client.ok(SUBSCRIBE.format(f'<filter><netconf-config-change xmlns="{names}"/></filter>'))
+    client.send(netconf.build_rpc("change", edit(link("create")).encode()))
+    messages = [await client.receive(), await client.receive()]
+    events = [netconf.parse_notification(one)[1] for one in messages if b"<notification" in one]
+    assert [one.tag for one in events] == [f"{{{names}}}netconf-config-change"]
+    client.send(netconf.build_rpc("change", edit(link("delete", inside="")).encode()))
+    assert b"rpc-error" not in await client.receive() + await client.receive()
+
+
+async def test_a_client_that_does_not_read_loses_its_session_and_holds_up_nobody(front: Front, client: Client) -> None:
+    reason = "x" * 1_000_000
+    flood = LINK_DOWN.replace("cut", reason)
+    async with front.connect() as lazy:
+        await lazy.ok(SUBSCRIBE.format(""))
+        await client.ok(SUBSCRIBE.format(""))
+        for _ in range(30):
+            await asyncio.to_thread(front.side, "notify", flood)
+            assert b"sdqkdn_link_down" in await client.receive()
+        with pytest.raises((EOFError, asyncssh.Error, OSError)):
+            for _ in range(40):
+                await lazy.receive()
 
 
 @pytest.mark.parametrize("extra", ["<startTime>2026-01-01T00:00:00Z</startTime>", "<stream>OTHER</stream>"])

@@ -1,0 +1,150 @@
+"""`qkd-netconf` as a program: on a repository as the agent prepares it, and in front of netopeer2-server."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncssh
+import pytest
+from netconf_front import Client, free_port
+
+from qswitch.agent import repository
+from qswitch.agent.config import AgentConfig
+from qswitch.agent.model import Endpoint
+from qswitch.protocol import netconf
+
+# Stands where netopeer2-server would: takes its options, writes its pid file, ends on SIGTERM.
+NETOPEER2 = """#!{python}
+import os, signal, sys, time
+open(sys.argv[sys.argv.index("-p") + 1], "w").write(str(os.getpid()))
+open(os.environ["SYSREPO_REPOSITORY_PATH"] + "/called", "w").write(" ".join(sys.argv[1:]))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+{then}
+"""
+
+
+@contextmanager
+def running(file: Path, *arguments: str, path: str = "") -> Iterator[subprocess.Popen[str]]:
+    """The program, serving; killed at the end unless it has ended."""
+    ready = file.with_name("ready")
+    command = [sys.executable, "-m", "qswitch.agent.netconf.main", "--config", str(file), "--ready-file", str(ready)]
+    environment = {**os.environ, "PATH": path or os.environ["PATH"]}
+    process = subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 15
+        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=15)
+    return process.returncode, errors
+
+
+async def test_a_repository_as_the_agent_prepares_it_is_served(agent_config: AgentConfig) -> None:
+    listen = Endpoint("127.0.0.1", free_port())
+    config = dataclasses.replace(agent_config, netconf=dataclasses.replace(agent_config.netconf, listen=listen))
+    repository.prepare(config)
+    folder = config.file.parent
+    with running(config.file, "--engine", "builtin") as process:
+        host_key = (folder / "host_key.pub").read_bytes()
+        async with asyncssh.connect(
+            listen.address,
+            listen.port,
+            username="monitor",
+            client_keys=[str(folder / "monitor")],
+            known_hosts=([host_key], [], []),
+            config=None,
+        ) as connection:
+            stdin, stdout, _ = await connection.open_session(subsystem="netconf", encoding=None)
+            client = Client(connection, stdin, stdout)
+            await client.greet(netconf.BASE_1_1)
+            await client.ok("<get-config><source><running/></source></get-config>")
+            assert (await client.refused("<lock><target><running/></target></lock>")).tag == "access-denied"
+            process.send_signal(signal.SIGTERM)
+            assert ended(process)[0] == 0
+    assert not (folder / "ready").exists()
+
+
+def minimal(folder: Path) -> Path:
+    (folder / "sysrepo").mkdir()
+    file = folder / "agent.toml"
+    file.write_text('[node]\nrepository = "sysrepo"\nshm_prefix = "qtmain"\n')
+    return file
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[node", "is no TOML"),
+        ("[node]\nrepository = 7\n", "must be of type str"),
+        ('node = "x"\n', "must be a table"),
+        (None, "No such file"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, content: str | None, words: str) -> None:
+    file = tmp_path / "agent.toml"
+    if content is not None:
+        file.write_text(content)
+    with running(file) as process:
+        code, errors = ended(process)
+    assert code == 1
+    assert "agent.toml" in errors
+    assert words in errors
+
+
+def test_an_empty_repository_is_refused(tmp_path: Path) -> None:
+    try:
+        with running(minimal(tmp_path), "--engine", "builtin") as process:
+            code, errors = ended(process)
+        assert code == 1
+        assert "no endpoint with ssh is configured" in errors
+        assert "Traceback" not in errors
+    finally:
+        for left in Path("/dev/shm").glob("qtmain*"):
+            left.unlink()
+
+
+def test_netopeer2_is_missed_by_name(tmp_path: Path) -> None:
+    with running(minimal(tmp_path), "--engine", "netopeer2", path=str(tmp_path)) as process:
+        code, errors = ended(process)
+    assert code == 1
+    assert "'netopeer2-server' is not on PATH" in errors
+
+
+def program(folder: Path, then: str) -> str:
+    """A PATH on which netopeer2-server is found."""
+    file = folder / "bin" / "netopeer2-server"
+    file.parent.mkdir()
+    file.write_text(NETOPEER2.format(python=shutil.which("python3"), then=then))
+    file.chmod(0o755)
+    return f"{file.parent}:{os.environ['PATH']}"
+
+
+def test_netopeer2_is_preferred_started_and_stopped(tmp_path: Path) -> None:
+    file = minimal(tmp_path)
+    with running(file, path=program(tmp_path, "time.sleep(60)")) as process:
+        assert (tmp_path / "sysrepo" / "called").read_text() == f"-d -v1 -p {tmp_path / 'sysrepo' / 'netopeer2.pid'}"
+        pid = int((tmp_path / "sysrepo" / "netopeer2.pid").read_text())
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_netopeer2_that_ends_by_itself_ends_the_front_end(tmp_path: Path) -> None:
+    with running(minimal(tmp_path), path=program(tmp_path, "sys.exit(3)")) as process:
+        code, errors = ended(process)
+    assert code == 3
+    assert "netopeer2 ended by itself code=3" in errors
