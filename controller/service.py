@@ -110,8 +110,8 @@ class Network(Protocol):
 class Service:
     """A `Network` of real nodes. Is also the inventory's listener."""
 
-    def __init__(self, config: ControllerConfig, store: Store) -> None:
-        self._config, self._store = config, store
+    def __init__(self, config: ControllerConfig, store: Store, inventory: type[Inventory] = Inventory) -> None:
+        self._config, self._store, self._inventory_type = config, store, inventory
         self._intents = Intents(store)
         self._log = EventLog()
         self._inbox: deque[tuple[str, Notification]] = deque()
@@ -122,24 +122,25 @@ class Service:
         self._read_at: dict[str, float] = {}
         self._worker: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Reads the store and begins to connect; returns at once. Raises StoreFailed."""
+    async def start(self, work: bool = True) -> None:
+        """Reads the store and begins to connect; returns at once. Without `work`, only `evaluate` acts. Raises StoreFailed."""
         await self._store.open()
         await self._intents.load()
         known = {name: one.qkdn_id for name, one in self._intents.known.items()}
-        self._inventory = Inventory(self._config.nodes, self._config.timeouts, self, known)
+        self._inventory = self._inventory_type(self._config.nodes, self._config.timeouts, self, known)
         self._control = Control(self._config, self._intents, self._inventory, self._log)
         self._links = Links(self._control)
         self._applications = Applications(self._control, self._links)
         self._reconciler = Reconciler(self._control)
         self._inventory.start()
-        self._worker = asyncio.create_task(self._work(), name="workflows")
+        if work:
+            self._worker = asyncio.create_task(self._work(), name="workflows")
 
     async def stop(self) -> None:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
-            await self._inventory.stop()
+        await self._inventory.stop()
         await self._store.close()
 
     # What nodes say --------------------------------------------------------------------------------------------------
@@ -176,11 +177,15 @@ class Service:
             except TimeoutError:
                 pass
             self._wake.clear()
-            async with self._lock:
-                await self._evaluate()
+            await self.evaluate()
 
-    async def _evaluate(self) -> None:
-        """One look at everything. What fails in one step does not hold up the others."""
+    async def evaluate(self) -> None:
+        """Looks at everything once, and does what is to be done."""
+        async with self._lock:
+            await self._steps()
+
+    async def _steps(self) -> None:
+        """What fails in one step does not hold up the others."""
         await self._step(self._learn)
         await self._step(self._hear)
         await self._step(self._reconciler.run)

@@ -114,17 +114,16 @@ def demand(qos: Qos, default_bps: int) -> int:
 
 
 def link_facts(records: Iterable[NodeRecord]) -> dict[LinkId, LinkFacts]:
-    """All links that any node has, in running or in operation."""
+    """All links that any node is configured with, as it says they are."""
     entries: dict[LinkId, dict[NodeId, LinkData]] = {}
     fresh: dict[LinkId, set[NodeId]] = {}
     for record in records:
         if record.qkdn_id is None:
             continue
-        for data in (record.running, record.state):
-            for link, entry in (data.links if data else {}).items():
-                entries.setdefault(link, {})[record.qkdn_id] = entry
-        if record.connected and record.state:
-            for link in record.state.links:
+        state = record.state.links if record.state else {}
+        for link, configured in (record.running.links if record.running else state).items():
+            entries.setdefault(link, {})[record.qkdn_id] = state.get(link, configured)
+            if record.connected and link in state:
                 fresh.setdefault(link, set()).add(record.qkdn_id)
     return {
         link: LinkFacts(link, _type(nodes.values()), nodes, frozenset(fresh.get(link, ())))

@@ -196,8 +196,9 @@ class Views:
         """Key streams that others assigned: entries with both ends that are no intents of ours."""
         found: dict[KeyStreamId, ApplicationData] = {}
         for record in self._records.values():
-            data = record.state or record.running
-            for ksid, one in (data.applications if data else {}).items():
+            state = record.state.applications if record.state else {}
+            for ksid, configured in (record.running.applications if record.running else state).items():
+                one = state.get(ksid, configured)
                 if ksid not in self._applications and one.local_node and one.remote_node:
                     found.setdefault(ksid, one)
         return found
