@@ -95,7 +95,14 @@ def export(prepared: config.AgentConfig):  # type: ignore[no-untyped-def]
         environment = os.environ | repository.environment(prepared.repository)
         command = ["sysrepocfg", *arguments]
         done = subprocess.run(
-            command, env=environment, input=text, capture_output=True, encoding="utf-8", timeout=20, check=False
+            command,
+            env=environment,
+            cwd="/dev/shm",
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=20,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
