@@ -12,7 +12,6 @@ from typing import Any
 import libyang
 import sysrepo
 from _sysrepo import ffi, lib
-from libyang.util import DataType
 from sysrepo.session import SysrepoSession
 
 from . import errors
@@ -162,7 +161,8 @@ class UserSession:
     def may_execute(self, module: str, name: str) -> None:
         """Raises RpcFailed `access-denied` when NACM forbids the operation (RFC 8341 clause 3.1.3).
 
-        Sysrepo checks before it looks for someone who serves the operation: that nobody does is a yes.
+        Only for operations that this server does itself: sysrepo checks before it looks for someone who serves the
+        operation, and that nobody does is a yes.
         """
         with self._errors(), self.session.get_ly_ctx() as context:
             try:
@@ -178,23 +178,6 @@ class UserSession:
                 pass
             finally:
                 call.free()
-
-    def execute(self, operation: bytes) -> bytes:
-        """Sends an RPC to whoever subscribed to it; its output as XML, or nothing."""
-        with self._errors(), self.session.get_ly_ctx() as context:
-            call = context.parse_op_mem("xml", operation.decode(), dtype=DataType.RPC_YANG, strict=True)
-            try:
-                self.session.switch_datastore("operational")
-                output = self.session.rpc_send_ly(call)
-            finally:
-                call.free()
-            if output is None:
-                return b""
-            try:
-                children = [child.print_mem("xml", pretty=False) for child in output.children()]
-                return "".join(children).encode()
-            finally:
-                output.free()
 
     @contextlib.contextmanager
     def _parsed(self, config: bytes, **how: bool) -> Iterator[libyang.DNode | None]:

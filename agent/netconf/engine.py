@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..config import RepositoryConfig
 from ..errors import ConfigurationError
+from ..repository import environment
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,6 @@ def choose(wanted: Engine) -> Engine:
     if wanted is Engine.AUTO:
         return Engine.NETOPEER2 if installed else Engine.BUILTIN
     return wanted
-
-
-def environment(repository: RepositoryConfig) -> dict[str, str]:
-    """What tells sysrepo, in this process or a child, which repository is meant."""
-    return {"SYSREPO_REPOSITORY_PATH": str(repository.path), "SYSREPO_SHM_PREFIX": repository.shm_prefix}
 
 
 @dataclass(frozen=True, slots=True)

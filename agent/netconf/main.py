@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import click
 
 from ..config import RepositoryConfig
-from ..errors import NodeError
+from ..errors import ConfigurationError, NodeError
+from ..repository import MARKER, enter
 from . import config, engine
 from .engine import Engine, Netopeer2
 
@@ -48,7 +48,12 @@ def run(repository: RepositoryConfig, chosen: Engine, ready_file: Path | None, v
     # uvloop is imported where a loop is made, so that `--help` stays quick.
     import uvloop
 
-    os.environ.update(engine.environment(repository))
+    if not (repository.path / MARKER).exists():
+        # Connecting would make an empty one, in the way of the agent's.
+        raise ConfigurationError(
+            str(repository.path), "this repository is not set up; start qkd-agent first, or qkd-agent prepare"
+        )
+    enter(repository)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ import asyncssh
 from lxml import etree
 
 from qswitch import yang
+from qswitch.agent.repository import MARKER
 from qswitch.protocol import netconf
 
 QKD = "urn:etsi:qkd:yang:etsi-qkd-node"
@@ -217,6 +218,7 @@ def install(front: Front) -> None:
     command += ["-I", str(initial)]
     done = subprocess.run(command, check=False, env=front.environment, capture_output=True, timeout=60, text=True)
     assert done.returncode == 0, done.stderr
+    (front.path / "sysrepo" / MARKER).write_text("{}")
 
 
 def free_port() -> int:

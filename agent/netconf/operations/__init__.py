@@ -30,8 +30,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 def perform(call: Call) -> bytes:
     """Does an operation. Raises RpcFailed."""
     namespace, name = split_name(call.operation)
+    operation = OPERATIONS.get((namespace, name))
+    if operation is None:
+        return other.perform(call)
     module = call.user.schema.module_of(namespace)
     # Closing one's own session is always allowed (RFC 8341 clause 3.2.4).
-    if module and (namespace, name) != (BASE, "close-session"):
+    if module and operation is not sessions.close_session:
         call.user.may_execute(module, name)
-    return OPERATIONS.get((namespace, name), other.perform)(call)
+    return operation(call)

@@ -79,6 +79,7 @@ async def test_a_repository_as_the_agent_prepares_it_is_served(agent_config: Age
 
 def minimal(folder: Path) -> Path:
     (folder / "sysrepo").mkdir()
+    (folder / "sysrepo" / repository.MARKER).write_text("{}")
     file = folder / "agent.toml"
     file.write_text('[node]\nrepository = "sysrepo"\nshm_prefix = "qtmain"\n')
     return file
@@ -114,6 +115,16 @@ def test_an_empty_repository_is_refused(tmp_path: Path) -> None:
     finally:
         for left in Path("/dev/shm").glob("qtmain*"):
             left.unlink()
+
+
+def test_a_repository_that_is_not_set_up_is_left_alone(tmp_path: Path) -> None:
+    file = minimal(tmp_path)
+    (tmp_path / "sysrepo" / repository.MARKER).unlink()
+    with running(file, "--engine", "builtin") as process:
+        code, errors = ended(process)
+    assert code == 1
+    assert "is not set up; start qkd-agent first" in errors
+    assert list((tmp_path / "sysrepo").iterdir()) == []
 
 
 def test_netopeer2_is_missed_by_name(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ async def test_filters_select(client: Client, filter_: str, there: str, gone: st
         (edit("", "<default-operation>x</default-operation>"), "invalid-value"),
         ("<commit/>", "operation-not-supported"),
         ("<nonsense/>", "operation-not-supported"),
+        ('<factory-reset xmlns="urn:ietf:params:xml:ns:yang:ietf-factory-default"/>', "operation-not-supported"),
         ('<nonsense xmlns="urn:nowhere"/>', "unknown-namespace"),
         ("<unlock><target><running/></target></unlock>", "operation-failed"),
         ("<kill-session><session-id>0</session-id></kill-session>", "invalid-value"),
