@@ -123,7 +123,7 @@ class Service:
         self._worker: asyncio.Task[None] | None = None
 
     async def start(self, work: bool = True) -> None:
-        """Reads the store and begins to connect; returns at once. Without `work`, only `evaluate` acts. Raises StoreFailed."""
+        """Reads the store, begins to connect, returns at once. Without `work` only `evaluate` acts. Raises StoreFailed."""
         await self._store.open()
         await self._intents.load()
         known = {name: one.qkdn_id for name, one in self._intents.known.items()}
