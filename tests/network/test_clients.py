@@ -22,7 +22,7 @@ EDIT = """
     <qkdl_id>{link}</qkdl_id>{leaves}
   </qkd_link>
 </qkd_links></qkd_node></config>"""
-LEAVES = """<qkdl_type xmlns:t="{types}">t:VIRT</qkdl_type><qkdl_enable>false</qkdl_enable>
+LEAVES = """<qkdl_type xmlns:t="{types}">t:VIRT</qkdl_type><qkdl_enable>true</qkdl_enable>
 <qkdl_remote><qkdn_id>{remote}</qkdn_id></qkdl_remote><virt_next_hop>{remote}</virt_next_hop>"""
 
 
@@ -74,6 +74,8 @@ def _console(network: Emulation, node: str, *arguments: str) -> subprocess.Compl
         f"--port={netconf['port']}",
         f"--user={netconf['username']}",
         f"--privKeyFile={network.directory / netconf['key']}",
+        # An empty one: without it the client offers a password of its own before the key.
+        "--ssh-config=/dev/null",
         *arguments,
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
