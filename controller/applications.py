@@ -43,6 +43,7 @@ from .model import (
 )
 from .paths import Blocked, Obstacle
 from .plan import NodeEdit, Plan, change_application, change_link, refusal
+from .topology import Topology, demand, room
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +92,31 @@ class Applications:
             self._control.events.add("application_disconnected", "", node=self._control.name(node), ksid=ksid)
 
     async def qos_changed(self, ksid: KeyStreamId, qos: Qos, priority: int) -> None:
-        """An application wants another quality of service: the entries follow; the link is looked at again."""
-        intent = self._intents.applications.get(ksid)
-        if intent is not None and (intent.qos, intent.priority) != (qos, priority):
-            await self._change(intent, replace(intent, qos=qos, priority=priority))
+        """An application wants another quality of service: over its link if that has room, else over another one.
+
+        When the network has no room at all, the stream goes on as it is.
+        """
+        old = self._intents.applications.get(ksid)
+        if old is None or (old.qos, old.priority) == (qos, priority):
+            return
+        made, link = None, old.link
+        if not self._fits(old, qos):
+            chosen = self._choose(old.source, old.destination, qos, ksid)
+            if isinstance(chosen, Blocked):
+                self._control.events.add("qos_not_met", chosen.reason, ksid=ksid)
+                return
+            made, link = self._link(chosen)
+        await self._change(old, replace(old, qos=qos, priority=priority, link=link), made)
+
+    def _fits(self, one: ApplicationIntent, qos: Qos) -> bool:
+        """Whether a stream's link has room for it with another quality of service."""
+        config, link = self._control.config, self._intents.links.get(one.link) if one.link else None
+        needed = demand(qos, config.application_bps)
+        if link is not None and link.type is LinkType.VIRTUAL:
+            others = [each for each in self._intents.applications.values() if each.ksid != one.ksid]
+            return room(link, others, config.application_bps) >= needed
+        span = self._control.topology().span(one.source, one.destination)
+        return span is not None and span.free_bps + demand(one.qos, config.application_bps) >= needed
 
     async def _note(self, intent: ApplicationIntent) -> None:
         """Remembers what no node need be told."""
@@ -247,14 +269,14 @@ class Applications:
             link = self._intents.links.get(one.link) if one.link else None
             key = f"move {one.ksid}"
             works = link is not None and (link.type is LinkType.VIRTUAL or topology.carries(link.route))
-            if works and not self._is_detour(one, link):
+            if works and not self._is_detour(one, link, topology):
                 self._control.retries.done(key)
             elif self._control.retries.due(key):
                 await self._move(one, key, works)
 
-    def _is_detour(self, one: ApplicationIntent, link: LinkIntent | None) -> bool:
+    def _is_detour(self, one: ApplicationIntent, link: LinkIntent | None, topology: Topology) -> bool:
         """Whether the stream could have gone back to the direct link for some time."""
-        span = self._control.topology().span(one.source, one.destination)
+        span = topology.span(one.source, one.destination)
         direct = span is not None and span.active and any(each in self._intents.links for each in span.links)
         if link is None or link.purpose is not Purpose.APPLICATIONS or not direct:
             self._direct_since.pop(one.ksid, None)

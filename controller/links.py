@@ -44,6 +44,7 @@ def can(support: Role | None, role: Role) -> bool:
 class Links:
     def __init__(self, control: Control) -> None:
         self._control, self._intents = control, control.intents
+        self.reasons: dict[LinkId, str] = {}  # what nodes said of links that went down
         self._statuses: dict[LinkId, LinkStatus] = {}
         self._unused_since: dict[LinkId, float] = {}
 
@@ -53,7 +54,9 @@ class Links:
         """Makes a link on every fibre whose two ends are known, unless somebody took it away."""
         if not self._control.config.auto_links:
             return
-        wanted = [intent for one in self._control.config.fibres if (intent := self._on_fibre(one, Purpose.FIBRE))]
+        taken = self._taken()
+        fibres = self._control.config.fibres
+        wanted = [intent for one in fibres if (intent := self._on_fibre(one, Purpose.FIBRE, taken))]
         limit = asyncio.Semaphore(AT_ONCE)
 
         async def make(intent: LinkIntent) -> None:
@@ -71,14 +74,14 @@ class Links:
             self._control.retries.failed(intent.link)
             self._control.events.add("link_failed", str(error), link=intent.link)
 
-    def _on_fibre(self, fibre: FibreConfig, purpose: Purpose) -> LinkIntent | None:
+    def _on_fibre(self, fibre: FibreConfig, purpose: Purpose, taken: set[tuple[NodeId, InterfaceId]]) -> LinkIntent | None:
         """The link that a fibre should carry; None when its ends are not there yet or are taken."""
         a, b = (self._control.inventory.nodes[end.node].record for end in (fibre.a, fibre.b))
         if not (self._ready(a, fibre.a.interface) and self._ready(b, fibre.b.interface)):
             return None
         assert a.qkdn_id is not None and b.qkdn_id is not None
         ends = [(a.qkdn_id, fibre.a.interface), (b.qkdn_id, fibre.b.interface)]
-        if self._taken(*ends[0]) or self._taken(*ends[1]):
+        if not taken.isdisjoint(ends):
             return None
         link = self._found(a, fibre.a.interface, b, fibre.b.interface) or fibre_link(*ends[0], *ends[1])
         if link in self._intents.links:
@@ -97,13 +100,10 @@ class Links:
     def _ready(self, record: NodeRecord, interface: InterfaceId) -> bool:
         return record.connected and record.running is not None and interface in record.running.interfaces
 
-    def _taken(self, node: NodeId, interface: InterfaceId) -> bool:
-        """Whether one of our links ends there already."""
-        return any(
-            (node, interface) in zip(one.route, one.interfaces, strict=True)
-            for one in self._intents.links.values()
-            if one.interfaces
-        )
+    def _taken(self) -> set[tuple[NodeId, InterfaceId]]:
+        """The interfaces where our links end."""
+        links = self._intents.links.values()
+        return {end for one in links if one.interfaces for end in zip(one.route, one.interfaces, strict=True)}
 
     def _found(self, a: NodeRecord, on_a: InterfaceId, b: NodeRecord, on_b: InterfaceId) -> LinkId | None:
         """A link that both ends already have on these interfaces: it is taken over rather than doubled."""
@@ -148,8 +148,9 @@ class Links:
         return intent
 
     def _free_fibre(self, source: NodeId, destination: NodeId) -> LinkIntent:
+        taken = self._taken()
         for fibre in self._control.config.fibres:
-            intent = self._on_fibre(fibre, Purpose.OPERATOR)
+            intent = self._on_fibre(fibre, Purpose.OPERATOR, taken)
             if intent is not None and {intent.source, intent.destination} == {source, destination}:
                 return intent
         names = f"{self._control.name(source)} and {self._control.name(destination)}"
@@ -246,7 +247,8 @@ class Links:
             if before is not now and LinkStatus.ACTIVE in (before, now):
                 up = now is LinkStatus.ACTIVE
                 ends = " - ".join(self._control.name(end) for end in one.ends)
-                text = f"{one.type} link {ends} is {now}"
+                reason = self.reasons.pop(link, "")
+                text = f"{one.type} link {ends} is {now}" + (f" ({reason})" if reason and not up else "")
                 self._control.events.add("link_up" if up else "link_down", text, link=link)
                 self._control.retries.clear()  # another topology: what had no route may have one now
             self._statuses[link] = now

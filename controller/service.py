@@ -160,7 +160,7 @@ class Service:
         self._learned.add(name)
         if before.connected and (before.state is None) != (after.state is None):
             self._log.add("agent_down" if after.state is None else "agent_up", after.problem or "", node=name)
-        if before.running != after.running or before.state != after.state:
+        if _gist(before) != _gist(after):
             self._wake.set()
 
     def notified(self, name: str, notification: Notification) -> None:
@@ -177,7 +177,10 @@ class Service:
             except TimeoutError:
                 pass
             self._wake.clear()
+            began = time.monotonic()
             await self.evaluate()
+            # In a big network an evaluation takes its time: half of it is left for everything else.
+            await asyncio.sleep(min(time.monotonic() - began, TICK_SECONDS))
 
     async def evaluate(self) -> None:
         """Looks at everything once, and does what is to be done."""
@@ -255,8 +258,10 @@ class Service:
                 await self._applications.disconnected(node, ksid)
             case ApplicationQosUpdate(ksid, qos, priority):
                 await self._applications.qos_changed(ksid, qos, priority)
-            case LinkChanged(link, change, reason) if change in ("down", "overloaded"):
-                self._log.add(f"link_{change}", reason, node=name, link=link)
+            case LinkChanged(link, "down", reason):
+                self._links.reasons[link] = f"{name}: {reason}" if reason else name
+            case LinkChanged(link, "overloaded", reason):
+                self._log.add("link_overloaded", reason, node=name, link=link)
             case InterfaceChanged(interface, change, reason):
                 self._log.add(f"interface_{change}", f"interface {interface} {reason}".strip(), node=name)
             case Happening(is_alarm=True):
@@ -374,6 +379,14 @@ class Service:
         now = time.monotonic()
         old = [self._inventory.nodes[one] for one in names if now - self._read_at.get(one, 0) > FRESH_SECONDS]
         await asyncio.gather(*(one.refresh() for one in old if one.record.connected), return_exceptions=True)
+
+
+def _gist(record: NodeRecord) -> object:
+    """What of a node decides anything at once; levels and rates can wait for the next tick."""
+    state = record.state
+    links = {one.link: one.status for one in state.links.values()} if state else None
+    applications = {one.ksid: one.status for one in state.applications.values()} if state else None
+    return record.connected, links, applications, state and state.lkms, record.running
 
 
 def _one(kind: str, which: str, ids: Iterable[str]) -> str:

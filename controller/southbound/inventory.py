@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 SETTLE_SECONDS = 0.05  # one read answers all the notifications that come this close to each other
+# After a notification the node is read again this much later each time: an agent notifies before its new state is in.
+SECOND_LOOKS = (0.3, 1.0)
 AGENT_DOWN = "its agent does not run: there is no operational state"
 
 
@@ -53,6 +55,7 @@ class ManagedNode:
         self._session: NetconfSession | None = None
         self._ears: NetconfSession | None = None  # a second session where notifications cannot share one
         self._wake = asyncio.Event()
+        self._soon: list[float] = []
         self._lost: ControllerError | None = None
         self._reading = asyncio.Lock()
 
@@ -95,8 +98,9 @@ class ManagedNode:
 
     async def _supervise(self) -> None:
         while True:
+            delay = self._soon.pop(0) if self._soon else self._timeouts.poll * random.uniform(0.8, 1.0)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._timeouts.poll * random.uniform(0.8, 1.0)):
+                async with asyncio.timeout(delay):
                     await self._wake.wait()
                     await asyncio.sleep(SETTLE_SECONDS)
             self._wake.clear()
@@ -150,6 +154,7 @@ class ManagedNode:
             log.debug("notification ignored node=%s name=%s", self.config.name, event.tag)
             return
         self._listener.notified(self.config.name, notification)
+        self._soon = list(SECOND_LOOKS)
         self.wake()
 
     def _on_lost(self, error: ControllerError) -> None:
@@ -182,6 +187,7 @@ class Inventory:
     ) -> None:
         self.nodes = {one.name: ManagedNode(one, timeouts, listener, known.get(one.name)) for one in nodes}
         self._tasks: list[asyncio.Task[None]] = []
+        self._index: dict[NodeId | None, ManagedNode] = {}
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(one.run(), name=f"node {name}") for name, one in self.nodes.items()]
@@ -197,4 +203,8 @@ class Inventory:
 
     def by_id(self, node: NodeId) -> ManagedNode | None:
         """The node that said, now or when it was last reached, that this is its id."""
-        return next((one for one in self.nodes.values() if one.record.qkdn_id == node), None)
+        found = self._index.get(node)
+        if found is None or found.record.qkdn_id != node:
+            self._index = {one.record.qkdn_id: one for one in self.nodes.values()}
+            found = self._index.get(node)
+        return found

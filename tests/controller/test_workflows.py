@@ -9,6 +9,7 @@ from network_facts import ksid, node, uri
 
 from qswitch.controller.errors import Ambiguous, Conflict, InvalidRequest, NoRoute, TransactionFailed, Unknown
 from qswitch.controller.model import Admission, KeyStreamId, LinkStatus, LinkType, Purpose, Qos
+from qswitch.controller.southbound.notifications import ApplicationQosUpdate
 
 # A ring of four with a spur:  1-2, 2-3, 3-4, 4-1, 3-5
 RING = ((1, 2), (2, 3), (3, 4), (1, 4), (3, 5))
@@ -240,6 +241,22 @@ async def test_a_controller_without_memory_finds_its_links_again(story: Story, t
     assert {one.purpose for one in await other.service.links()} == {Purpose.FIBRE}
     assert all(not edit.drop_links for _, edit in story.world.edits[edits:])
     await other.service.stop()
+
+
+async def test_another_quality_of_service_over_the_same_link_or_a_wider_one(story: Story) -> None:
+    stream = await joined(story, 1, 3)
+    before = (await story.service.app(stream)).links
+    for rate, same in ((9_000, True), (50_000, False)):
+        story.service.notified("N1", ApplicationQosUpdate(stream, Qos(min_bandwidth_bps=rate)))
+        await story.go()
+        app = await story.service.app(stream)
+        assert app.qos.min_bandwidth_bps == rate
+        assert (app.links == before) is same
+        assert story.world.running[node(3)].applications[stream].qos == app.qos
+    story.service.notified("N1", ApplicationQosUpdate(stream, Qos(min_bandwidth_bps=10**9)))
+    await story.go()
+    assert (await story.service.app(stream)).qos.min_bandwidth_bps == 50_000
+    assert "qos_not_met" in await story.seen()
 
 
 # What operators ask ----------------------------------------------------------------------------------------------------
