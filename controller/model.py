@@ -164,7 +164,7 @@ class ApplicationData:
     remote_node: NodeId | None = None
     admission: Admission = Admission.ADMITTED
     admission_reason: str | None = None
-    consumed_bits: int = 0
+    periods: tuple[tuple[str, int], ...] = ()  # of app_statistics: end time as written, bits consumed
 
 
 @dataclass(frozen=True, slots=True)

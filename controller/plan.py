@@ -291,6 +291,6 @@ def same_application(wanted: ApplicationData, found: ApplicationData | None) -> 
     if found is None:
         return False
     theirs = replace(
-        found, status=None, consumed_bits=0, client_app_ids=tuple(sorted(found.client_app_ids)), admission_reason=None
+        found, status=None, periods=(), client_app_ids=tuple(sorted(found.client_app_ids)), admission_reason=None
     )
     return replace(wanted, client_app_ids=tuple(sorted(wanted.client_app_ids))) == theirs

@@ -18,6 +18,7 @@ from typing import Protocol
 from .applications import Applications
 from .assignment import Registration
 from .config import ControllerConfig
+from .consumption import Consumption
 from .control import Control
 from .errors import Ambiguous, ControllerError, InvalidRequest, NoRoute, Unknown
 from .events import EventLog
@@ -114,6 +115,7 @@ class Service:
         self._config, self._store, self._inventory_type = config, store, inventory
         self._intents = Intents(store)
         self._log = EventLog()
+        self._consumption = Consumption()
         self._inbox: deque[tuple[str, Notification]] = deque()
         self._learned: set[str] = set()
         self._wake = asyncio.Event()
@@ -158,6 +160,7 @@ class Service:
     def node_read(self, name: str, before: NodeRecord, after: NodeRecord) -> None:
         self._read_at[name] = time.monotonic()
         self._learned.add(name)
+        self._consumption.read(after)
         if before.connected and (before.state is None) != (after.state is None):
             self._log.add("agent_down" if after.state is None else "agent_up", after.problem or "", node=name)
         if _gist(before) != _gist(after):
@@ -271,7 +274,13 @@ class Service:
     # The facade ------------------------------------------------------------------------------------------------------
 
     def _views(self) -> Views:
-        return Views(self._inventory.records, self._intents.links, self._intents.applications, self._control.topology())
+        return Views(
+            self._inventory.records,
+            self._intents.links,
+            self._intents.applications,
+            self._control.topology(),
+            self._consumption.totals(),
+        )
 
     async def nodes(self) -> list[NodeView]:
         return [node_view(one) for one in self._inventory.records]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from types import MappingProxyType
 
 from .model import (
     ApplicationData,
@@ -59,9 +60,11 @@ class Views:
         links: Mapping[LinkId, LinkIntent],
         applications: Mapping[KeyStreamId, ApplicationIntent],
         topology: Topology,
+        consumption: Mapping[KeyStreamId, int] = MappingProxyType({}),
     ) -> None:
         self._records = {one.qkdn_id: one for one in records if one.qkdn_id is not None}
         self._links, self._applications, self._topology = links, applications, topology
+        self._consumption = consumption
         self._facts = link_facts(self._records.values())
 
     # Links -----------------------------------------------------------------------------------------------------------
@@ -185,7 +188,7 @@ class Views:
             route=route if not route or route[0] == intent.source else tuple(reversed(route)),
             qos=intent.qos,
             priority=intent.priority,
-            consumed_bits=max((one.consumed_bits for one in ends if one), default=0),
+            consumed_bits=self._consumption.get(intent.ksid, 0),
         )
 
     def _application(self, node: NodeId, ksid: KeyStreamId) -> ApplicationData | None:
@@ -216,5 +219,5 @@ class Views:
             route=(),
             qos=one.qos,
             priority=one.priority,
-            consumed_bits=one.consumed_bits,
+            consumed_bits=self._consumption.get(one.ksid, 0),
         )

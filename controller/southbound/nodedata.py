@@ -189,7 +189,9 @@ def _application(one: Reader) -> ApplicationData:
         remote_node=one.node("remote_qkdn_id"),
         admission=_admission(one.text("x:admission")),
         admission_reason=one.text("x:admission_reason"),
-        consumed_bits=sum(period.count("consumed_bits") for period in one.all("app_statistics/statistics")),
+        periods=tuple(
+            sorted((end.text("end_time") or "", end.count("consumed_bits")) for end in one.all("app_statistics/statistics"))
+        ),
     )
 
 

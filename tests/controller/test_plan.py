@@ -145,6 +145,6 @@ def test_what_a_node_writes_otherwise_is_no_difference() -> None:
     assert not same_link(ours, replace(ours, wavelength="1310"))
     assert not same_link(ours, replace(ours, type=LinkType.VIRTUAL))
     entry = application_entries(stream(1, 1, 2, 1))[node(1)]
-    assert same_application(entry, replace(entry, consumed_bits=9))
+    assert same_application(entry, replace(entry, periods=(("2026-11-23T12:00:00Z", 9),)))
     assert not same_application(entry, replace(entry, priority=3))
     assert not same_application(entry, None)
