@@ -1,8 +1,8 @@
 """Clients from PyPI, unchanged and over their own transports, work on a node with the descriptor's data."""
 
 import base64
+import shutil
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +69,7 @@ def test_ncclient_reads_edits_and_hears(madrid: Emulation) -> None:
 def _console(network: Emulation, node: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     netconf = network.node(node)["netconf"]
     command = [
-        str(Path(sys.executable).parent / "netconf-console2"),
+        shutil.which("netconf-console2") or "netconf-console2",
         f"--host={netconf['host']}",
         f"--port={netconf['port']}",
         f"--user={netconf['username']}",

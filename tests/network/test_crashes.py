@@ -43,7 +43,7 @@ class Reader:
                         self._client = await client(self.network, self.name).__aenter__()
                     reply = await self._client.get_key(ksid, index)
                     assert reply.index == index
-                    self.keys[index] = reply.key
+                    self.keys[index] = bytes(reply.key)
                     return
                 except StatusError as error:
                     assert error.status in BUSY, error

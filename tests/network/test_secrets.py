@@ -20,7 +20,7 @@ def _forms(key: bytes) -> list[bytes]:
 
 async def test_no_key_byte_is_anywhere(madrid: Emulation) -> None:
     async with pair(madrid, "quintin-2", "quijano-2") as (a, b, ksid), madrid.api() as api:
-        keys = [(await a.get_key(ksid, index)).key for index in range(8)]
+        keys = [bytes((await a.get_key(ksid, index)).key) for index in range(8)]
         assert keys == [(await b.get_key(ksid, index)).key for index in range(8)]
         texts = [(await api.get(f"/v1/{part}")).content for part in ("nodes", "links", "apps", "topology", "events")]
     names = [path for path in madrid.directory.rglob("*") if path.is_file()]
