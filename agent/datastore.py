@@ -39,14 +39,6 @@ WAITING_NOTIFICATIONS = 1_000
 _SAVE_AGAIN_SECONDS = 1.0
 
 
-# A configuration, and how the datastore spells the ids in it.
-_Snapshot = tuple[Configuration, Mapping[str, str]]
-
-
-def _snapshot(data: yangdata.Data) -> _Snapshot:
-    return yangdata.configuration(data), yangdata.spelling(data)
-
-
 class Datastore:
     """One connection to the node's repository. Use it from one loop: `start` once, then the others, `stop` at the end."""
 
@@ -87,9 +79,9 @@ class Datastore:
 
         What cannot be written now (sysrepo says why in the log) is written with the next push.
         """
-        if self._state is None or self._running is None:
+        if self._state is None:
             raise DatastoreFailed("is not open")
-        wanted = yangdata.state(state, self._running.spelling)
+        wanted = yangdata.state(state)
         try:
             await self._in("state", self._state.write, wanted)
         except DatastoreFailed as error:
@@ -107,6 +99,8 @@ class Datastore:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks = []
+        for concern in tuple(self._threads):  # what a cancelled task was waiting for goes on in its thread
+            await self._in(concern, lambda: None)
         if self._connection is not None:
             if self._unsaved.is_set():
                 with contextlib.suppress(DatastoreFailed):
@@ -126,7 +120,7 @@ class Datastore:
             self._threads[concern] = thread
         return await asyncio.get_running_loop().run_in_executor(thread, lambda: function(*args, **kwargs))
 
-    def _open(self) -> _Snapshot:
+    def _open(self) -> Configuration:
         repository.enter(self._config.repository)
         assert self._running is not None
         with mapped("opening the repository"):
@@ -217,28 +211,24 @@ class _Running:
     def __init__(self, loop: asyncio.AbstractEventLoop, check: Check, apply: Apply) -> None:
         self._loop, self._check, self._apply = loop, check, apply
         self._begun = False
-        self._current: _Snapshot | None = None
-        self._pending: dict[int, _Snapshot] = {}
+        self._current: Configuration | None = None
+        self._pending: dict[int, Configuration] = {}
 
-    @property
-    def spelling(self) -> Mapping[str, str]:
-        return {} if self._current is None else self._current[1]
-
-    def subscribe(self, session: SysrepoSession) -> _Snapshot:
+    def subscribe(self, session: SysrepoSession) -> Configuration:
         """Subscribes, then reads: an edit in between is seen twice, which is harmless, and none is missed."""
         session.subscribe_module_change_unsafe(yang.NODE, yangdata.ROOT, self._changed)
-        return _snapshot(read(session))
+        return yangdata.configuration(read(session))
 
-    def begin(self, snapshot: _Snapshot) -> Configuration:
+    def begin(self, read_before: Configuration) -> Configuration:
         """On the loop, with what `subscribe` read, unless a later edit has come in meanwhile."""
-        self._begun, self._current = True, self._current or snapshot
-        return self._current[0]
+        self._begun, self._current = True, self._current or read_before
+        return self._current
 
     def _changed(self, session: SysrepoSession, event: str, request: int, _private: Any) -> None:
         """In sysrepo's thread. The session is gone when this returns."""
         if event == "change":
             try:
-                self._pending[request] = self._checked(_snapshot(read(session)))
+                self._pending[request] = self._checked(yangdata.configuration(read(session)))
             except NodeError as error:
                 log.info("edit refused error=%s", error)
                 raise sysrepo.SysrepoError.new(str(error), getattr(lib, edge(error).sysrepo)) from error
@@ -247,13 +237,13 @@ class _Running:
         else:
             self._pending.pop(request, None)
 
-    def _checked(self, new: _Snapshot) -> _Snapshot:
+    def _checked(self, new: Configuration) -> Configuration:
         """The check is made on the loop, whose state it may look at."""
 
         async def ask() -> None:
             if self._current is not None:
-                check_fixed(self._current[0], new[0])
-            self._check(new[0])
+                check_fixed(self._current, new)
+            self._check(new)
 
         answer = asyncio.run_coroutine_threadsafe(ask(), self._loop)
         try:
@@ -263,11 +253,11 @@ class _Running:
             raise DatastoreFailed(f"the agent did not answer within {CHECK_SECONDS:g} s") from error
         return new
 
-    def _adopt(self, new: _Snapshot) -> None:
+    def _adopt(self, new: Configuration) -> None:
         old, self._current = self._current, new
-        if self._begun and old is not None and new[0] != old[0]:
-            log.info("configuration changed links=%d applications=%d", len(new[0].links), len(new[0].applications))
-            self._apply(old[0], new[0])
+        if self._begun and old is not None and new != old:
+            log.info("configuration changed links=%d applications=%d", len(new.links), len(new.applications))
+            self._apply(old, new)
 
 
 class _State:

@@ -1,7 +1,8 @@
 """Between YANG data and the node's values: what is configured is read, what is so is written. Pure.
 
 Everything goes by tables, one per list of the model, whose keys are schema paths below the list; a test walks the schema
-and finds a row for every leaf, and a leaf for every row. YANG data here are libyang's JSON (RFC 7951) as Python values.
+and finds a row for every leaf, and a leaf for every row. YANG data here are libyang's JSON (RFC 7951) as Python values;
+libyang hands ids over in their canonical form, in lower case, whatever a controller wrote.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -51,18 +52,9 @@ def _identity[E](kind: Callable[[str], E]) -> Callable[[str], E]:
     return lambda text: kind(text.rpartition(":")[2])
 
 
-def _uuid(text: str) -> str:
-    """Canonical, so that ids compare as strings whatever case a controller writes."""
-    return text.lower()
-
-
-def _uuids(texts: list[str]) -> tuple[str, ...]:
-    return tuple(map(_uuid, texts))
-
-
 CONFIGURATION: Mapping[str, Mapping[str, Row]] = {
     "": {
-        "qkdn_id": ("node", _uuid),
+        "qkdn_id": ("node", str),
         "qkdn_version": ("version", str),
         "qkdn_location_id": ("location", str),
         "qkdn_capabilities/link_stats_support": ("link_stats", bool),
@@ -80,17 +72,17 @@ CONFIGURATION: Mapping[str, Mapping[str, Row]] = {
         "qkdi_capabilities/max_absorption": ("max_absorption_db", Decimal),
     },
     LINK: {
-        "qkdl_id": ("link", _uuid),
+        "qkdl_id": ("link", str),
         "qkdl_status": ("status", _identity(LinkStatus)),
         "qkdl_enable": ("enabled", bool),
-        "qkdl_local/qkdn_id": ("local_node", _uuid),
+        "qkdl_local/qkdn_id": ("local_node", str),
         "qkdl_local/qkdi_id": ("local_interface", InterfaceId),
-        "qkdl_remote/qkdn_id": ("remote_node", _uuid),
+        "qkdl_remote/qkdn_id": ("remote_node", str),
         "qkdl_remote/qkdi_id": ("remote_interface", InterfaceId),
         "qkdl_type": ("type", _identity(LinkType)),
-        "qkdl_applications": ("applications", _uuids),
-        "virt_prev_hop": ("previous_hop", _uuid),
-        "virt_next_hop": ("next_hops", _uuids),
+        "qkdl_applications": ("applications", tuple),
+        "virt_prev_hop": ("previous_hop", str),
+        "virt_next_hop": ("next_hops", tuple),
         "virt_bandwidth": ("bandwidth_bps", int),
         "phys_channel_att": ("attenuation_db", Decimal),
         "phys_wavelength": ("wavelength", str),
@@ -99,7 +91,7 @@ CONFIGURATION: Mapping[str, Mapping[str, Row]] = {
         f"{X}remote_lkms/port": ("port", int),
     },
     APPLICATION: {
-        "app_id": ("ksid", _uuid),
+        "app_id": ("ksid", str),
         "app_type": ("type", _identity(ApplicationType)),
         "server_app_id": ("server_app_id", str),
         "client_app_id": ("client_app_ids", tuple),
@@ -111,9 +103,9 @@ CONFIGURATION: Mapping[str, Mapping[str, Row]] = {
         "app_qos/ttl": ("ttl_seconds", int),
         "app_qos/clients_shared_path_enable": ("clients_shared_path", bool),
         "app_qos/clients_shared_keys_required": ("clients_shared_keys", bool),
-        "backing_qkdl_id": ("backing_links", _uuids),
-        "local_qkdn_id": ("local_node", _uuid),
-        "remote_qkdn_id": ("remote_node", _uuid),
+        "backing_qkdl_id": ("backing_links", tuple),
+        "local_qkdn_id": ("local_node", str),
+        "remote_qkdn_id": ("remote_node", str),
         f"{X}admission": ("admission", Admission),
         f"{X}admission_reason": ("admission_reason", str),
     },
@@ -178,12 +170,6 @@ def _application(data: Data) -> ApplicationConfig:
     values = _values(APPLICATION, data)
     qos = Qos(**{name: values.pop(name) for name in _QOS & values.keys()})
     return ApplicationConfig(**values, qos=qos)
-
-
-def spelling(data: Data) -> dict[str, str]:
-    """How the datastore spells the ids it was given in another than the canonical form."""
-    keys = [one["qkdl_id"] for one in _entries(data, LINK)] + [one["app_id"] for one in _entries(data, APPLICATION)]
-    return {key.lower(): key for key in keys if key != key.lower()}
 
 
 # State: values to YANG data ------------------------------------------------------------------------------------------
@@ -282,20 +268,17 @@ STATE: Mapping[str, tuple[str, _Getters]] = {
 }
 
 
-def state(node: NodeState, spelt: Mapping[str, str]) -> dict[str, Entry]:
-    """What the operational datastore is to hold: for each list entry (by path), its leaves.
-
-    `spelt` says how the datastore spells ids that are not in canonical form.
-    """
+def state(node: NodeState) -> dict[str, Entry]:
+    """What the operational datastore is to hold: for each list entry (by path), its leaves."""
     found = {ROOT: _entry(NODE_STATE, node)}
     for qrng in node.qrngs:
         found[_path(ROOT, _QRNGS, qrng.name)] = _qrng(qrng)
     for interface, status in node.interfaces.items():
         found[_path(ROOT, INTERFACE, str(interface))] = _entry(INTERFACE_STATE, status)
     for link in node.links.values():
-        found |= _link_state(link, spelt.get(link.link, link.link))
+        found |= _link_state(link)
     for application in node.applications.values():
-        found |= _application_state(application, spelt.get(application.ksid, application.ksid))
+        found |= _application_state(application)
     return found
 
 
@@ -303,8 +286,8 @@ def _qrng(qrng: Qrng) -> Entry:
     return _entry(QRNG_STATE, qrng)
 
 
-def _link_state(link: LinkState, key: str) -> dict[str, Entry]:
-    path = _path(ROOT, LINK, key)
+def _link_state(link: LinkState) -> dict[str, Entry]:
+    path = _path(ROOT, LINK, link.link)
     found = {path: _entry(LINK_STATE, link)}
     if link.type is LinkType.PHYSICAL:
         for name, value in (("QBER", link.performance.qber), ("SNR", link.performance.snr_db)):
@@ -313,8 +296,8 @@ def _link_state(link: LinkState, key: str) -> dict[str, Entry]:
     return found
 
 
-def _application_state(application: ApplicationState, key: str) -> dict[str, Entry]:
-    path = _path(ROOT, APPLICATION, key)
+def _application_state(application: ApplicationState) -> dict[str, Entry]:
+    path = _path(ROOT, APPLICATION, application.ksid)
     found = {path: _entry(APPLICATION_STATE, application)}
     for period in application.statistics:
         found[_path(path, _STATISTICS, moment(period.end), f"{APPLICATION}/")] = _entry(STATISTICS_STATE, period)

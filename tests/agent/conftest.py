@@ -1,6 +1,10 @@
-"""A node's own configuration and repository, made in the test's folder and gone with it."""
+"""A node's own configuration and repository, made for each test and gone with it.
+
+Sysrepo learns where the repository is once in the life of a process, so all tests of a run use one place, anew each time.
+"""
 
 import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -17,7 +21,7 @@ AGENT = """
 qkdn_id = "{node}"
 name = "Alpha"
 location = "here"
-repository = "sysrepo"
+repository = "{repository}"
 shm_prefix = "{prefix}"
 
 [netconf]
@@ -58,31 +62,63 @@ def _user(folder: Path, name: str) -> str:
     return key.export_public_key("openssh").decode().strip()
 
 
-@pytest.fixture
-def agent_config(tmp_path: Path) -> Iterator[config.AgentConfig]:
-    """A minimal `agent.toml`, loaded, with throw-away keys beside it; users' private keys are files of their names."""
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[config.RepositoryConfig]:
+    """Where this process's repository is; nothing stands there yet."""
+    place = config.RepositoryConfig(tmp_path_factory.mktemp("repository") / "sysrepo", f"qst{uuid.uuid4().hex[:10]}")
+    environment = {name: os.environ.get(name) for name in repository.environment(place)}
+    repository.enter(place)
+    yield place
+    for name, value in environment.items():
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, place: config.RepositoryConfig) -> Path:
+    """A minimal `agent.toml` with throw-away keys beside it."""
+    folder = tmp_path_factory.mktemp("template")
     authority = Authority("tests")
-    authority.write(tmp_path / "ca.pem")
-    authority.issue(tmp_path, "node", "Alpha", (f"urn:uuid:{NODE}",), local=True)
-    prefix = f"qst{uuid.uuid4().hex[:10]}"
+    authority.write(folder / "ca.pem")
+    authority.issue(folder, "node", "Alpha", (f"urn:uuid:{NODE}",), local=True)
     ports = {"netconf": 18300, "lkms": 18301, "etsi004": 18302}
-    users = {name: _user(tmp_path, name) for name in ("controller", "monitor")}
-    file = tmp_path / "agent.toml"
-    file.write_text(AGENT.format(node=NODE, prefix=prefix, **ports, **users))
-    environment = dict(os.environ)
-    yield config.load(file)
-    for name in ("SYSREPO_REPOSITORY_PATH", "SYSREPO_SHM_PREFIX"):
-        if name in environment:
-            os.environ[name] = environment[name]
-        else:
-            os.environ.pop(name, None)
-    for left in Path("/dev/shm").glob(f"{prefix}*"):
+    users = {name: _user(folder, name) for name in ("controller", "monitor")}
+    text = AGENT.format(node=NODE, repository=place.path, prefix=place.shm_prefix, **ports, **users)
+    (folder / "agent.toml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_template(tmp_path_factory: pytest.TempPathFactory, template: Path, place: config.RepositoryConfig) -> Path:
+    """The same after its first start, which is made once: its repository is copied from here for each test."""
+    folder = tmp_path_factory.mktemp("prepared") / "node"
+    shutil.copytree(template, folder)
+    repository.prepare(config.load(folder / "agent.toml"))
+    shutil.move(place.path, folder / "sysrepo")
+    _clear(place)
+    return folder
+
+
+def _clear(place: config.RepositoryConfig) -> None:
+    shutil.rmtree(place.path, ignore_errors=True)
+    for left in Path("/dev/shm").glob(f"{place.shm_prefix}*"):
         left.unlink()
 
 
 @pytest.fixture
-def prepared(agent_config: config.AgentConfig) -> config.AgentConfig:
-    """The same, with its repository set up and entered."""
+def agent_config(tmp_path: Path, template: Path, place: config.RepositoryConfig) -> Iterator[config.AgentConfig]:
+    """A minimal `agent.toml`, loaded; users' private keys are files of their names. There is no repository yet."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    yield config.load(tmp_path / "agent.toml")
+    _clear(place)
+
+
+@pytest.fixture
+def prepared(agent_config: config.AgentConfig, prepared_template: Path, tmp_path: Path) -> config.AgentConfig:
+    """The same with its repository set up and entered."""
+    shutil.copytree(prepared_template, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("sysrepo"))
+    shutil.copytree(prepared_template / "sysrepo", agent_config.repository.path)
     repository.prepare(agent_config)
     return agent_config
 
