@@ -399,8 +399,11 @@ async def test_stuck_subscriber_does_not_hold_the_agent(agent: Agent, stranger: 
         await asyncio.wait_for(agent.datastore.push(node_state(link_state(LinkStatus.ACTIVE))), 2)
         assert (await asyncio.wait_for(stranger.links(VIRTUAL), 4))[0] == 0
     finally:
-        listener.kill()
-        await listener.wait()
+        listener.send_signal(signal.SIGCONT)
+    heard = [await asyncio.wait_for(listener.stdout.readline(), 5) for _ in range(20)]
+    assert all(b"sdqkdn_link_down" in line for line in heard)
+    listener.kill()
+    await listener.wait()
 
 
 # Crashes --------------------------------------------------------------------------------------------------------------
