@@ -132,7 +132,7 @@ class ApplicationTable:
     def _add(self, entry: ApplicationConfig, old: Stream | None) -> Stream:
         self._ages += 1
         phase = Phase.RECOVERED if self._recovering else Phase.CONFIGURED
-        have = Stream(entry, phase, self._ages, datetime.now(UTC))
+        have = Stream(entry, phase, self._ages, datetime.now(UTC), self._recovering)
         if old is not None:  # not yet erased: the new one sees to that first
             have.lock, have.known, have.erase = old.lock, old.known, True
             old.known = None
@@ -304,8 +304,8 @@ class ApplicationTable:
             raise InsufficientKey(f"key stream {have.ksid}: its rate is limited to {rate} bit/s")
 
     async def _wait_peer(self, have: Stream) -> None:
-        have.peer_seen = have.peer_seen or self._keys.peer_attached(have.ksid) or self._keys.consumed_bits(have.ksid) > 0
-        if have.peer_seen:
+        have.peer_seen |= self._keys.peer_attached(have.ksid)
+        if have.peer_seen or have.recovered:
             return
         try:
             await asyncio.wait_for(self._keys.wait_peer_attached(have.ksid), min(PEER_SECONDS, have.timeout / 2))

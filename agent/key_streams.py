@@ -42,6 +42,7 @@ class Stream:
     phase: Phase
     age: int
     created: datetime
+    recovered: bool  # from before this process: the peer may have come, and gone, then
     removed: bool = False
     erase: bool = False  # what the key manager has is of an entry that is gone
     holder: str | None = None  # the application that has it at this node

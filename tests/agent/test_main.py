@@ -59,7 +59,6 @@ class Agent:
             "-m",
             "qswitch.agent.main",
             "run",
-            "-v",
             "--config",
             "agent.toml",
             "--ready-file",
