@@ -246,7 +246,8 @@ class Links:
             before, now = self._statuses.get(link), one.status
             if before is not now and LinkStatus.ACTIVE in (before, now):
                 up = now is LinkStatus.ACTIVE
-                ends = " - ".join(self._control.name(end) for end in one.ends)
+                intent = self._intents.links.get(link)
+                ends = self._control.route_names((intent.source, intent.destination) if intent else one.ends)
                 reason = self.reasons.pop(link, "")
                 text = f"{one.type} link {ends} is {now}" + (f" ({reason})" if reason and not up else "")
                 self._control.events.add("link_up" if up else "link_down", text, link=link)

@@ -163,6 +163,7 @@ class Service:
         self._consumption.read(after)
         if before.connected and (before.state is None) != (after.state is None):
             self._log.add("agent_down" if after.state is None else "agent_up", after.problem or "", node=name)
+            self._reconciler.mark(name)
         if _gist(before) != _gist(after):
             self._wake.set()
 

@@ -75,7 +75,7 @@ def parse_notification(event: etree._Element) -> Notification | None:
     if name.namespace not in (NODE, EXTENSIONS):
         return None
     reader = Reader(event)
-    kind = name.localname.removeprefix("sdqkdn_")
+    kind = name.localname.removeprefix("sdqkdn_").removeprefix("sqdkdn_")  # the prose of 015 has both
     if kind.startswith("application_"):
         return _application(kind, reader)
     if kind.startswith("interface_"):
