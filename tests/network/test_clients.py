@@ -16,12 +16,12 @@ from qswitch.integration.emulation import Emulation
 
 QKDN = "urn:etsi:qkd:yang:etsi-qkd-node"
 TYPES = "urn:etsi:qkd:yang:etsi-qkd-node-types"
-EDIT = """
-<config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"><qkd_node xmlns="{qkdn}"><qkd_links>
+CONFIG = '<config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0">{}</config>'
+EDIT = """<qkd_node xmlns="{qkdn}"><qkd_links>
   <qkd_link xmlns:nc="urn:ietf:params:xml:ns:netconf:base:1.0" nc:operation="{operation}">
     <qkdl_id>{link}</qkdl_id>{leaves}
   </qkd_link>
-</qkd_links></qkd_node></config>"""
+</qkd_links></qkd_node>"""
 LEAVES = """<qkdl_type xmlns:t="{types}">t:VIRT</qkdl_type><qkdl_enable>true</qkdl_enable>
 <qkdl_remote><qkdn_id>{remote}</qkdn_id></qkdl_remote><virt_next_hop>{remote}</virt_next_hop>"""
 
@@ -53,7 +53,7 @@ def test_ncclient_reads_edits_and_hears(madrid: Emulation) -> None:
         tree = session.get(filter=("subtree", f'<qkd_node xmlns="{QKDN}"/>')).data_xml
         assert f"<qkdn_id>{node['qkdn_id']}</qkdn_id>" in tree
         session.create_subscription()
-        session.edit_config(_edit("create", link, remote["qkdn_id"]), target="running")
+        session.edit_config(CONFIG.format(_edit("create", link, remote["qkdn_id"])), target="running")
         try:
             assert link in session.get_config("running").data_xml
             for _ in range(20):
@@ -62,7 +62,7 @@ def test_ncclient_reads_edits_and_hears(madrid: Emulation) -> None:
                 if link in notification.notification_xml:
                     break
         finally:
-            session.edit_config(_edit("delete", link), target="running")
+            session.edit_config(CONFIG.format(_edit("delete", link)), target="running")
         assert link not in session.get_config("running").data_xml
 
 
@@ -90,7 +90,7 @@ def test_netconf_console2_reads_and_edits(madrid: Emulation, tmp_path: Path) -> 
     assert node["qkdn_id"] in read.stdout, read.stderr
     try:
         created = _console(madrid, "Quintin", f"--edit-config={create}")
-        assert created.returncode == 0, created.stderr
+        assert created.returncode == 0, created.stdout + created.stderr
         assert link in _console(madrid, "Quintin", "--get-config").stdout
     finally:
         _console(madrid, "Quintin", f"--edit-config={delete}")
