@@ -34,30 +34,29 @@ def pair(a: NodeId, b: NodeId) -> Pair:
 class LinkFacts:
     """One link as all nodes that have it say; `entries` by node, intermediate ones included, state where there is one.
 
-    `fresh` are the nodes whose entry is of a live agent over a live session.
+    `ends` are its two ends, as far as anybody says, in the order of their ids; `fresh` are the nodes whose entry is of a live
+    agent over a live session.
     """
 
     link: LinkId
     type: LinkType
     entries: Mapping[NodeId, LinkData]
+    ends: tuple[NodeId, ...] = ()
     fresh: frozenset[NodeId] = frozenset()
 
-    @property
-    def ends(self) -> tuple[NodeId, ...]:
-        """The nodes of the two ends, as far as anybody says, in the order of their ids."""
-        named = {end for one in self.entries.values() for end in (one.local_node, one.remote_node) if end is not None}
-        return tuple(sorted(named))
+    def said(self) -> list[LinkData]:
+        """What the ends say that can be asked."""
+        return [self.entries[end] for end in self.ends if end in self.fresh]
 
     @property
     def status(self) -> LinkStatus:
         """The worse of what the two ends say; an end that cannot be asked has no say, and nobody's word is PENDING."""
-        said = [one.status for node, one in self.entries.items() if node in self.fresh and node in self.ends and one.status]
+        said = [one.status for one in self.said() if one.status]
         return min(said, key=_WORST_FIRST.index) if said else LinkStatus.PENDING
 
     def least(self, member: str) -> int:
         """The smaller of what the two ends say of a rate or an amount."""
-        said = [int(getattr(one, member)) for node, one in self.entries.items() if node in self.fresh and node in self.ends]
-        return min(said, default=0)
+        return min((int(getattr(one, member)) for one in self.said()), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +125,13 @@ def link_facts(records: Iterable[NodeRecord]) -> dict[LinkId, LinkFacts]:
             if record.connected and link in state:
                 fresh.setdefault(link, set()).add(record.qkdn_id)
     return {
-        link: LinkFacts(link, _type(nodes.values()), nodes, frozenset(fresh.get(link, ())))
+        link: LinkFacts(link, _type(nodes.values()), nodes, _ends(nodes.values()), frozenset(fresh.get(link, ())))
         for link, nodes in sorted(entries.items())
     }
+
+
+def _ends(entries: Iterable[LinkData]) -> tuple[NodeId, ...]:
+    return tuple(sorted({end for one in entries for end in (one.local_node, one.remote_node) if end is not None}))
 
 
 def _type(entries: Iterable[LinkData]) -> LinkType:
@@ -162,11 +165,12 @@ def _site(node: NodeId, record: NodeRecord) -> Site:
 
 
 def _span(ends: Pair, links: list[LinkFacts], reserved_bps: int) -> Span:
-    active = [one for one in links if one.status is LinkStatus.ACTIVE]
+    statuses = {one.link: one.status for one in links}
+    active = [one for one in links if statuses[one.link] is LinkStatus.ACTIVE]
     return Span(
         ends=ends,
         links=tuple(one.link for one in active),
-        others=tuple(one.link for one in links if one.status is not LinkStatus.ACTIVE),
+        others=tuple(link for link, status in statuses.items() if status is not LinkStatus.ACTIVE),
         skr_bps=sum(one.least("skr_bps") for one in active),
         reserved_bps=reserved_bps,
         usable_bits=sum(one.least("usable_bits") for one in active),
