@@ -34,8 +34,8 @@ def pair(a: NodeId, b: NodeId) -> Pair:
 class LinkFacts:
     """One link as all nodes that have it say; `entries` by node, intermediate ones included, state where there is one.
 
-    `ends` are its two ends, as far as anybody says, in the order of their ids; `fresh` are the nodes whose entry is of a live
-    agent over a live session.
+    `ends` are its two ends, as far as anybody says, in the order of their ids; `fresh` are the nodes whose entry is of a
+    live agent over a live session.
     """
 
     link: LinkId
