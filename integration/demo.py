@@ -6,6 +6,7 @@ Nothing in here is special to the demo: it uses the commands' own libraries, the
 import asyncio
 import hashlib
 import itertools
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qswitch.app.client import Client
+from qswitch.app.errors import ClientError
 from qswitch.protocol.etsi004 import Qos
 
 from . import layout
@@ -247,13 +249,14 @@ async def _demo(directory: Path) -> None:
         console.rule("Everything is taken down")
         killed = await network.down()
         console.print("All processes ended." if not killed else f"Had to be killed: {', '.join(killed)}")
+    shutil.rmtree(directory)
 
 
 def main() -> None:
     try:
         asyncio.run(_demo(Path("run/demo")))
-    except (DemoFailed, StartFailed) as error:
-        sys.exit(f"demo: {error}")
+    except (DemoFailed, StartFailed, ClientError) as error:
+        sys.exit(f"demo: {error}\nThe daemons' logs are in run/demo.")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -118,13 +118,17 @@ class Emulation:
         return [name for name, process in chosen.items() if process in killed]
 
     async def down(self) -> list[str]:
-        """Ends all that was started: the controller, then NETCONF servers, then agents. Returns who had to be killed."""
+        """Ends all that was started: the controller, then NETCONF servers, then agents. Returns who had to be killed.
+
+        The descriptor goes, so that no tool takes the network for one that is up; logs and stores stay for a look.
+        """
         killed = []
         for kind in ("controller", "netconf", "agent"):
             killed += await self.stop(name for name in self._processes if name.endswith(f"/{kind}"))
         self._processes = {}
-        self._save_processes()
         self._remove_shared_memory()
+        for name in ("network.json", "processes.json"):
+            (self.directory / name).unlink(missing_ok=True)
         return killed
 
     # Fibres ----------------------------------------------------------------------------------------------------------
