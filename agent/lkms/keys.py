@@ -31,6 +31,18 @@ class Key:
             raise ValueError(f"octets {offset}..{offset + length} of a key of {len(self._material)}")
         return Key(self._material[offset : offset + length])
 
+    def cut(self, length: int) -> "Key":
+        """Takes the first `length` octets away, as a key of their own. ValueError when they are not all there."""
+        front = self.take(0, length)
+        self._material[:length] = bytes(length)
+        del self._material[:length]
+        return front
+
+    def append(self, other: "Key") -> None:
+        """Moves the octets of `other` to the end of this key; `other` is wiped."""
+        self._material += other._material
+        other.wipe()
+
     def wipe(self) -> None:
         """Overwrites the octets; the length stays."""
         self._material[:] = bytes(len(self._material))

@@ -1,0 +1,587 @@
+"""The key manager of a node: wires pools, streams and relays to the store, to the other key managers and to the clock.
+
+What happens is decided in memory by pool.py, streams.py and relay.py; what they note is written by store.py, and what
+they send leaves through `_send` once it is on disk, on the session it was meant for and no later one. Everything runs
+on the loop; nothing here waits but the calls that say so.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import time
+from functools import partial
+from typing import Protocol
+
+from qswitch.protocol.lkms import (
+    Alloc,
+    AllocAck,
+    AnyMessage,
+    Attach,
+    Give,
+    Have,
+    LinkHello,
+    LinkSync,
+    Lost,
+    Need,
+    Relay,
+    RelayNack,
+    StreamHello,
+    StreamState,
+    StreamSync,
+    Want,
+)
+
+from ..config import LkmsConfig
+from ..errors import InvalidValue, PeerViolation, StorageFailed, UnknownKeyStream
+from ..model import Endpoint, KeyLevels, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId, RelayTotals
+from .keys import Key
+from .peers import Peers, Session
+from .pool import Pool, Totals
+from .ranges import pack
+from .relay import Relays, high_mark
+from .store import Contents, Store
+from .streams import MAX_CHUNK_SIZE, Attachment, Chunk, Progress, Stream, StreamConfig
+
+__all__ = ["Chunk", "KeyManager", "Observer", "StreamConfig"]
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+FOLD_TICKS = 10  # the store's log is folded that often while anything is written
+MEET_SECONDS = 1.0  # attach waits so long for the ends to agree on the chunk size
+
+LinkMessage = LinkHello | LinkSync | Have | Lost | Want | Give
+StreamMessage = StreamHello | StreamSync | StreamState | Attach | Need | Alloc | AllocAck
+
+
+class Observer(Protocol):
+    """Hears what happens in the key manager. Called on the loop; must return at once."""
+
+    def link_levels_changed(self, link: LinkId) -> None:
+        """Usable key came or ran out, or the store of the link got full or ceased to be."""
+
+    def alarm(self, link: LinkId | None, message: str) -> None: ...
+
+
+class KeyManager:
+    """The interface of the LKMS to the rest of the node. All calls are made on the loop that `start` ran on."""
+
+    def __init__(self, node: NodeId, config: LkmsConfig, observer: Observer) -> None:
+        self._node, self._config, self._observer = node, config, observer
+        self._store = Store(config.store, config.master_key, config.ledger, partial(observer.alarm, None))
+        self._peers = Peers(node, config.listen, config.tls, self)
+        self._saved = Contents()
+        self._configs: dict[LinkId, LinkConfig] = {}
+        self._pools: dict[LinkId, Pool] = {}
+        self._streams: dict[KeyStreamId, Stream] = {}
+        self._relays = Relays(
+            local=node,
+            journal=self._store,
+            send=self._send,
+            pools=self._pools,
+            reachable=lambda neighbour: self._peers.session(neighbour) is not None,
+            arrived=self._arrived,
+            made=self._made,
+            random=os.urandom,
+            wait_seconds=config.doubt_seconds / 2,
+        )
+        self._room: dict[LinkId, asyncio.Event] = {}
+        self._shown: dict[LinkId, tuple[bool, bool]] = {}
+        self._fresh: dict[LinkId, tuple[int, Session, list[int]]] = {}
+        self._waiters: dict[KeyStreamId, set[asyncio.Future[None]]] = {}
+        self._undelivered: dict[KeyStreamId, int] = {}
+        self._settling = False
+        self._ticker: asyncio.Task[None] | None = None
+
+    # Life ------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens the store, listens and dials. Raises StorageFailed, ConfigurationError.
+
+        What the store holds of links and streams counts again once they are configured.
+        """
+        self._saved = await self._store.open()
+        self._relays.totals = self._saved.relays
+        await self._peers.start()
+        self._ticker = asyncio.create_task(self._tick(), name="key manager")
+
+    async def stop(self) -> None:
+        """Ends sessions, writes what is noted, forgets all key in memory."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.wait([self._ticker])
+        await self._peers.stop()
+        await self._store.close()
+        for pool in self._pools.values():
+            pool.wipe()
+        for stream in self._streams.values():
+            stream.wipe()
+        self._relays.wipe()
+        for blocks in self._saved.blocks.values():
+            for block in blocks:
+                block.key.wipe()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where other key managers reach this one."""
+        return self._peers.endpoint
+
+    async def prune(self) -> None:
+        """Erases what the store holds of links and streams that are not configured. To be called when all that are, are."""
+        for link in [*self._saved.blocks]:
+            self._forget_saved(link)
+        for ksid in [*self._saved.streams]:
+            self._saved.streams.pop(ksid)
+            self._saved.chunks.pop(ksid, None)
+            self._store.stream_gone(ksid)
+        await self._store.commit()
+
+    # Links -------------------------------------------------------------------------------------------------------------
+
+    async def configure_link(self, link: LinkConfig) -> None:
+        """Also with a changed configuration: other hops of a virtual link hold for key that is made from now on."""
+        self._configs[link.link] = link
+        remote = _far_end(link)
+        pool = self._pools.get(link.link)
+        if pool is not None and pool.remote != remote:
+            self._remove_pool(link.link)
+            pool = None
+        if link.type is LinkType.VIRTUAL:
+            self._relays.configure(link)
+        if remote is not None:
+            pool = pool or self._add_pool(link.link, remote)
+            if link.type is LinkType.VIRTUAL:
+                pool.capacity = min(self._config.capacity_blocks, high_mark(link.bandwidth_bps))
+        self._choose_peers()
+        if pool is not None and not pool.synced and self._peers.session(pool.remote) is not None:
+            pool.meet()
+        self._poke()
+
+    def _add_pool(self, link: LinkId, remote: NodeId) -> Pool:
+        totals = self._saved.totals.pop(link, None) or Totals()
+        blocks = self._saved.blocks.pop(link, [])
+        send = partial(self._send, remote)
+        pool = Pool(link, self._node, remote, self._config.capacity_blocks, self._store, send, totals, blocks)
+        self._pools[link] = pool
+        self._room[link] = asyncio.Event()
+        return pool
+
+    async def remove_link(self, link: LinkId) -> None:
+        """Erases what is left of its key. Its highest block number is kept: numbers never come twice."""
+        self._configs.pop(link, None)
+        self._relays.remove(link)
+        self._store.relay_gone(link)
+        self._remove_pool(link)
+        self._choose_peers()
+        self._poke()
+        await self._store.commit()
+
+    def _remove_pool(self, link: LinkId) -> None:
+        pool = self._pools.pop(link, None)
+        if pool is None:
+            self._forget_saved(link)
+            return
+        pool.erase()
+        self._saved.totals[link] = Totals(highest=pool.totals.highest)
+        self._store.totals(link, self._saved.totals[link])
+        self._room.pop(link).set()
+        self._shown.pop(link, None)
+        self._fresh.pop(link, None)
+
+    def _forget_saved(self, link: LinkId) -> None:
+        for block in self._saved.blocks.pop(link, []):
+            block.key.wipe()
+        self._store.link_gone(link)
+
+    def first_block(self, link: LinkId) -> int:
+        """A device may number its blocks from here on: above every number that was ever stored."""
+        pool = self._pools.get(link)
+        totals = pool.totals if pool is not None else self._saved.totals.get(link)
+        return totals.highest + 1 if totals is not None else 0
+
+    async def deliver(self, link: LinkId, number: int, key: Key) -> None:
+        """Takes a block from a device; waits while the link's store is full, or the disk fails.
+
+        The block is used only once it is durable at both ends. One of a link that is gone, or whose number came before, is
+        wiped; the latter is an alarm.
+        """
+        try:
+            while (pool := self._pools.get(link)) is not None and (pool.full or self._store.failing is not None):
+                self._room[link].clear()
+                await self._room[link].wait()
+        except asyncio.CancelledError:
+            key.wipe()
+            raise
+        if pool is None:
+            key.wipe()
+        elif pool.add(number, key, self._now(), time.time()):
+            self._announce(pool, number)
+            self._poke()
+        else:
+            self._alarm(link, f"a device delivered block {number}, which came before or is empty; it was thrown away")
+
+    def levels(self, link: LinkId) -> KeyLevels:
+        """Nothing, for a link of which this node is no end."""
+        pool = self._pools.get(link)
+        return pool.levels() if pool is not None else KeyLevels()
+
+    def relay_totals(self, link: LinkId) -> RelayTotals:
+        """On a virtual link what passed through this node; on a physical one the pads taken from it."""
+        total = self._relays.totals.get(link)
+        if total is None:
+            return RelayTotals()
+        held = 8 * self._relays.held(link)
+        return RelayTotals(8 * total.relayed, 8 * total.pads, total.failures, held)
+
+    # Key streams ---------------------------------------------------------------------------------------------------------
+
+    async def configure_stream(self, stream: StreamConfig) -> None:
+        """Also with a changed configuration; other `links` hold for key that is allocated from now on.
+
+        Raises InvalidValue for a chunk size that is too large, StorageFailed.
+        """
+        if not 0 <= stream.chunk_size <= MAX_CHUNK_SIZE:
+            raise InvalidValue("Key_chunk_size", str(stream.chunk_size), f"at most {MAX_CHUNK_SIZE} octets")
+        have = self._streams.get(stream.ksid)
+        if have is not None and have.config.remote != stream.remote:
+            have.erase()
+            have = None
+        if have is None:
+            have = self._streams[stream.ksid] = self._add_stream(stream)
+        have.configure(stream)
+        self._choose_peers()
+        if not have.synced and self._peers.session(stream.remote) is not None:
+            have.meet()
+        self._wake(stream.ksid)
+        await self._store.commit()
+
+    def _add_stream(self, config: StreamConfig) -> Stream:
+        progress, chunks = self._saved.streams.pop(config.ksid, None), self._saved.chunks.pop(config.ksid, {})
+        if progress is None or progress.remote != config.remote:
+            self._store.stream_gone(config.ksid)
+            progress, chunks = Progress(config.ksid, config.remote), {}
+        return Stream(
+            config=config,
+            leads=self._node < config.remote,
+            journal=self._store,
+            send=partial(self._send, config.remote),
+            pools=self._pools,
+            incarnate=lambda: random.SystemRandom().randrange(1, 1 << 63),
+            clock=time.time,
+            progress=progress,
+            chunks=chunks,
+        )
+
+    async def remove_stream(self, ksid: KeyStreamId) -> None:
+        """Erases the stream at this end."""
+        have = self._streams.pop(ksid, None)
+        if have is not None:
+            have.erase()
+        else:
+            self._saved.streams.pop(ksid, None)
+            self._saved.chunks.pop(ksid, None)
+            self._store.stream_gone(ksid)
+        self._undelivered.pop(ksid, None)
+        self._choose_peers()
+        self._wake(ksid)
+        await self._store.commit()
+
+    async def attach(self, ksid: KeyStreamId) -> None:
+        """The application of this end is connected; the peer is told, now or when it is there.
+
+        While the peer can be reached, waits a moment until the two ends agree about the stream, its chunk size among others.
+        Raises UnknownKeyStream, StorageFailed.
+        """
+        self._stream(ksid).attach(Attachment.CONNECTED)
+        self._wake(ksid)
+        await self._store.commit()
+        try:
+            async with asyncio.timeout(MEET_SECONDS):
+                while (have := self._stream(ksid)) and not have.synced and self._peers.session(have.config.remote):
+                    await self._changed(ksid)
+        except TimeoutError:
+            log.info("key stream not known to the peer yet ksid=%s", ksid)
+
+    async def detach(self, ksid: KeyStreamId) -> None:
+        """The application of this end has closed: nothing more is allocated, what is there stays readable at the peer.
+
+        Once both have closed, all that was not read is erased (004 clause 6.1).
+        """
+        self._stream(ksid).attach(Attachment.CLOSED)
+        self._wake(ksid)
+        await self._store.commit()
+
+    def peer_attached(self, ksid: KeyStreamId) -> bool:
+        have = self._streams.get(ksid)
+        return have is not None and have.progress.peer_attachment is Attachment.CONNECTED
+
+    async def wait_peer_attached(self, ksid: KeyStreamId) -> None:
+        """For as long as the caller waits. Raises UnknownKeyStream."""
+        while self._stream(ksid).progress.peer_attachment is not Attachment.CONNECTED:
+            await self._changed(ksid)
+
+    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk:
+        """Chunk `index`, or the next unread one. Waits for key for as long as the caller does; cancelling loses nothing.
+
+        The chunk delivered last can be had again, until the next one is. Raises UnknownKeyStream; InvalidValue for a
+        chunk that is gone; InsufficientKey for one too far ahead; PeerNotConnected once the peer has closed;
+        StorageFailed.
+        """
+        while True:
+            have = self._stream(ksid)
+            if self._store.failing is not None:
+                raise StorageFailed(self._store.failing)
+            chunk = have.read(self._next_index(have) if index is None else index, time.time())
+            self._poke()
+            if chunk is not None:
+                return await self._released(have, chunk, index is None)
+            await self._changed(ksid)
+
+    def _next_index(self, have: Stream) -> int:
+        lost = self._undelivered.pop(have.config.ksid, None)
+        return have.next_unread() if lost is None or lost != have.progress.released else lost
+
+    async def _released(self, have: Stream, chunk: Chunk, was_next: bool) -> Chunk:
+        try:
+            await self._store.commit()
+        except BaseException:
+            chunk.key.wipe()
+            if was_next:
+                self._undelivered[have.config.ksid] = chunk.index
+            raise
+        return chunk
+
+    def consumed_bits(self, ksid: KeyStreamId) -> int:
+        """Delivered at this end since the stream was created."""
+        have = self._streams.get(ksid)
+        return 8 * have.progress.consumed if have is not None else 0
+
+    def chunk_size(self, ksid: KeyStreamId) -> int:
+        """Octets, as the two ends agreed; while they have not, as this end was told; 0 while nobody has named one."""
+        have = self._streams.get(ksid)
+        return have.chunk_size if have is not None else 0
+
+    def _stream(self, ksid: KeyStreamId) -> Stream:
+        have = self._streams.get(ksid)
+        if have is None:
+            raise UnknownKeyStream(ksid)
+        return have
+
+    async def _changed(self, ksid: KeyStreamId) -> None:
+        """Returns when anything has happened to a stream."""
+        future = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(ksid, set())
+        waiters.add(future)
+        try:
+            await future
+        finally:
+            waiters.discard(future)
+            if not waiters and self._waiters.get(ksid) is waiters:
+                del self._waiters[ksid]
+
+    def _wake(self, ksid: KeyStreamId) -> None:
+        for future in self._waiters.get(ksid, ()):
+            if not future.done():
+                future.set_result(None)
+        self._poke()
+
+    # Peers -----------------------------------------------------------------------------------------------------------------
+
+    def _choose_peers(self) -> None:
+        """Sessions with all far ends, with the neighbours on routes, and with the peers of streams."""
+        endpoints: dict[NodeId, Endpoint | None] = {}
+        for config in self._configs.values():
+            far = _far_end(config)
+            for node in (config.previous_hop, config.next_hop, far):
+                if node is not None and node != self._node:
+                    endpoints.setdefault(node, self._config.peers.get(node))
+            if far is not None and config.remote_lkms is not None:
+                endpoints[far] = config.remote_lkms
+        for stream in self._streams.values():
+            endpoints.setdefault(stream.config.remote, self._config.peers.get(stream.config.remote))
+        for node in self._peers.wanted() - set(endpoints):
+            self._peers.drop(node)
+        for node, endpoint in endpoints.items():
+            self._peers.want(node, endpoint)
+
+    def session_up(self, peer: NodeId) -> None:
+        for meeting in self._with(peer):
+            if meeting.asks if isinstance(meeting, Pool) else meeting.leads:
+                meeting.meet()
+
+    def session_down(self, peer: NodeId) -> None:
+        for meeting in self._with(peer):
+            meeting.part()
+        self._poke()
+
+    def _with(self, peer: NodeId) -> list[Pool | Stream]:
+        pools: list[Pool | Stream] = [pool for pool in self._pools.values() if pool.remote == peer]
+        return pools + [stream for stream in self._streams.values() if stream.config.remote == peer]
+
+    def _send(self, peer: NodeId, message: AnyMessage) -> None:
+        """Sends once all that was noted before is durable, on the session there is now."""
+        session = self._peers.session(peer)
+        if session is not None:
+            self._store.after(partial(session.send, message))
+
+    def message(self, peer: NodeId, message: AnyMessage) -> None:
+        """Takes a message; what its sender must not say is an alarm."""
+        link = LinkId(message.link) if isinstance(message, LinkMessage | Relay | RelayNack) else None
+        try:
+            self._take(peer, message)
+        except PeerViolation as violation:
+            self._alarm(link, str(violation))
+        except Exception:
+            log.exception("message not taken peer=%s type=%s", peer, type(message).__name__)
+            if (session := self._peers.session(peer)) is not None:
+                session.close()  # the next session begins with what is so
+        self._poke()
+
+    def _take(self, peer: NodeId, message: AnyMessage) -> None:
+        if isinstance(message, LinkMessage):
+            pool = self._pools.get(LinkId(message.link))
+            if pool is not None and pool.remote == peer:
+                self._take_link(pool, message)
+        elif isinstance(message, StreamMessage):
+            stream = self._streams.get(KeyStreamId(message.ksid))
+            if stream is not None and stream.config.remote == peer:
+                try:
+                    self._take_stream(stream, message)
+                finally:
+                    self._wake(stream.config.ksid)
+        elif isinstance(message, Relay):
+            self._relays.on_relay(peer, message, self._now())
+        elif isinstance(message, RelayNack):
+            self._relays.on_nack(peer, message, self._now())
+
+    def _take_link(self, pool: Pool, message: LinkMessage) -> None:
+        match message:
+            case LinkHello():
+                pool.hello()
+            case LinkSync():
+                for violation in pool.sync(message, self._now()):
+                    self._alarm(pool.link, violation)
+            case Have():
+                pool.have(message)
+            case Lost():
+                pool.lost(message)
+            case Want():
+                pool.wanted()
+            case Give():
+                pool.given(message)
+
+    def _take_stream(self, stream: Stream, message: StreamMessage) -> None:
+        match message:
+            case StreamHello():
+                for name in message.links:
+                    pool = self._pools.get(LinkId(name))
+                    if pool is not None and pool.remote == stream.config.remote and pool.synced:
+                        pool.meet()
+                if stream.leads:
+                    stream.meet()
+            case StreamSync():
+                stream.on_sync(message)
+            case StreamState():
+                stream.on_state(message)
+            case Attach():
+                stream.on_attach(message)
+            case Need():
+                stream.on_need(message)
+            case Alloc():
+                stream.on_alloc(message)
+            case AllocAck():
+                stream.on_ack(message)
+
+    # Blocks --------------------------------------------------------------------------------------------------------------
+
+    def _made(self, link: LinkId, number: int, key: Key) -> None:
+        pool = self._pools[link]
+        if pool.add(number, key, self._now(), time.time()):
+            self._announce(pool, number)
+
+    def _arrived(self, link: LinkId, number: int, key: Key, hops: int) -> None:
+        pool = self._pools.get(link)
+        if pool is None:
+            key.wipe()
+        elif pool.add(number, key, self._now(), time.time(), hops):
+            self._announce(pool, number)
+        else:  # overtaken on another route
+            self._send(pool.remote, Lost(link, [(number, number)]))
+
+    def _announce(self, pool: Pool, number: int) -> None:
+        """Tells the far end of a block once it is durable; of many in one message."""
+        session = self._peers.session(pool.remote)
+        if session is None:
+            return
+        turn, on, numbers = self._fresh.get(pool.link, (-1, None, []))
+        if turn == self._store.turn and on is session:
+            numbers.append(number)
+            return
+        numbers = [number]
+        self._fresh[pool.link] = (self._store.turn, session, numbers)
+
+        def announce() -> None:
+            session.send(Have(pool.link, pack(numbers), pool.full, pool.totals.hops))
+
+        self._store.after(announce, urgent=False)
+
+    # What follows --------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _poke(self) -> None:
+        """Something changed: once this turn of the loop is over, do what can be done now."""
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        if self._store.failing is None:
+            for stream in sorted(self._streams.values(), key=lambda one: one.config.ksid):
+                stream.refill()
+            self._relays.fill(self._now())
+        for link, pool in self._pools.items():
+            self._show(link, pool)
+
+    def _show(self, link: LinkId, pool: Pool) -> None:
+        before, now = self._shown.get(link), (pool.usable > 0, pool.full)
+        if not pool.full and self._store.failing is None:
+            self._room[link].set()
+        if now != before:
+            self._shown[link] = now
+            if before is not None and before[1] != pool.full:
+                self._send(pool.remote, Have(link, (), pool.full, pool.totals.hops))
+            self._observer.link_levels_changed(link)
+
+    def _alarm(self, link: LinkId | None, message: str) -> None:
+        log.error("alarm link=%s problem=%s", link, message)
+        self._observer.alarm(link, message)
+
+    async def _tick(self) -> None:
+        ticks, turn = 0, 0
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            ticks += 1
+            self._expire()
+            if ticks % FOLD_TICKS == 0 and turn != self._store.turn:
+                turn = self._store.turn
+                await self._store.fold()
+
+    def _expire(self) -> None:
+        for link, pool in self._pools.items():
+            if burnt := pool.expire(self._now(), self._config.doubt_seconds):
+                log.warning("blocks in doubt burnt link=%s blocks=%d", link, burnt)
+        for ksid, stream in self._streams.items():
+            if stream.expire(time.time()):
+                self._wake(ksid)
+        self._poke()
+
+
+def _far_end(link: LinkConfig) -> NodeId | None:
+    """The node that has the link's key as well; None on a relay node, which has none."""
+    if link.type is LinkType.VIRTUAL and link.previous_hop is not None and link.next_hop is not None:
+        return None
+    return link.remote_node

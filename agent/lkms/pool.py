@@ -1,0 +1,445 @@
+"""One end's copy of a link's key: which block is held, by whom it may be used, how much of it is used.
+
+No I/O and no clock: time is an argument, what must be written is handed to a `Journal`, what must be said to the
+other end to `send`, which lets a message go once all that was written before it is durable.
+
+- A block is usable when both ends hold it. Its owner takes octets from its front, so that one number, the cursor, says what
+  is used; the other end follows when it is told, and whatever it is not told lies between two cursors and is burnt.
+- Owner is, to begin with, the end with the lower node id for even numbers, the other for odd ones. An owner that is
+  asked may give a block away: it writes that down before it says so and never takes from the block again, so that a
+  lost message leaves a block that belongs to nobody, never to both. Without that, half of the key would be of no use
+  to a one-sided demand.
+- The ends meet at the start of each session: the lower asks with all it holds, the other answers. In between neither takes,
+  nor believes, anything; so what is on its way from before cannot be mistaken for what comes after.
+"""
+
+from bisect import insort
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from qswitch.protocol.lkms import AnyMessage, Give, Have, LinkHello, LinkSync, Lost, Segment, Want
+
+from ..errors import PeerViolation
+from ..model import KeyLevels, LinkId, NodeId
+from .keys import Key
+from .ranges import Ranges, TooMany, pack, unpack
+
+USUAL_BLOCK = 4096
+LOW_OCTETS = 4 * USUAL_BLOCK
+"""An end that has less than this asks the other for some of its blocks."""
+
+
+class Refused(Exception):
+    """An allocation of the other end cannot be taken, without anyone's fault: the link is not in step."""
+
+
+class Journal(Protocol):
+    """What a pool must have written down; all of one turn becomes durable together."""
+
+    def block(self, link: LinkId, number: int, cursor: int, size: int, ours: bool, made: float, key: Key) -> None: ...
+    def block_owner(self, link: LinkId, number: int, ours: bool) -> None: ...
+    def block_gone(self, link: LinkId, number: int) -> None: ...
+    def used(self, segment: Segment, kind: str, consumer: str) -> None: ...
+    def totals(self, link: LinkId, totals: "Totals") -> None: ...
+
+
+@dataclass(slots=True)
+class Block:
+    """`key` is what is left after the first `cursor` of `size` octets."""
+
+    number: int
+    size: int
+    cursor: int
+    ours: bool
+    made: float  # seconds of the wall clock
+    key: Key
+    alone_since: float = 0.0
+
+    @property
+    def left(self) -> int:
+        return self.size - self.cursor
+
+
+@dataclass(slots=True)
+class Totals:
+    """Octets since the link was created, the highest block number there ever was (-1: none), trusted nodes on the way."""
+
+    highest: int = -1
+    generated: int = 0
+    consumed: int = 0
+    burnt: int = 0
+    hops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Octets that now belong to one consumer; `made` is when the oldest of them was, in seconds of the wall clock."""
+
+    segments: tuple[Segment, ...]
+    key: Key
+    made: float
+    hops: int
+
+
+class Pool:
+    """One end of one link. Every method leaves memory, counters and journal in agreement."""
+
+    def __init__(
+        self,
+        link: LinkId,
+        local: NodeId,
+        remote: NodeId,
+        capacity: int,
+        journal: Journal,
+        send: Callable[[AnyMessage], None],
+        totals: Totals,
+        blocks: Iterable[Block] = (),
+    ) -> None:
+        self.link, self.local, self.remote, self.capacity = link, local, remote, capacity
+        self._journal, self._send, self.totals = journal, send, totals
+        self.asks = local < remote
+        self.synced = False
+        self.peer_full = False
+        self._epoch = 0
+        self._wanted = False
+        self._blocks = {block.number: block for block in sorted(blocks, key=lambda one: one.number)}
+        self._theirs: set[int] = set()
+        self._stock: list[int] = []  # own usable blocks, oldest first
+        self.available = 0  # octets in them
+        self.stored = sum(block.left for block in self._blocks.values())
+        self.usable = 0  # octets held by both ends, whoever owns them
+
+    # What there is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        return len(self._blocks) >= self.capacity
+
+    def owned_at_birth(self, number: int) -> bool:
+        return (number % 2 == 0) is self.asks
+
+    def next_number(self) -> int:
+        """For who makes the blocks: above all there were, and owned by the end that leads streams."""
+        number = self.totals.highest + 1
+        return number + number % 2
+
+    def counts(self) -> tuple[int, int]:
+        """How many blocks are held, and how many of them not yet by the other end."""
+        return len(self._blocks), sum(number not in self._theirs for number in self._blocks)
+
+    def levels(self) -> KeyLevels:
+        """In bits. Capacity counts blocks of the size there is, 4 KiB while there is none."""
+        first = next(iter(self._blocks.values()), None)
+        return KeyLevels(
+            capacity_bits=8 * self.capacity * (first.size if first else USUAL_BLOCK),
+            stored_bits=8 * self.stored,
+            usable_bits=8 * self.usable,
+            generated_bits=8 * self.totals.generated,
+            consumed_bits=8 * self.totals.consumed,
+            burnt_bits=8 * self.totals.burnt,
+        )
+
+    def confirmed(self, number: int) -> bool:
+        """Whether the other end holds the block."""
+        return number in self._theirs
+
+    # Blocks come -------------------------------------------------------------------------------------------------------
+
+    def add(self, number: int, key: Key, now: float, wall: float, hops: int | None = None) -> bool:
+        """Takes a block in; False, and the key wiped, when its number is not above all there ever were."""
+        if number <= self.totals.highest or not len(key):
+            key.wipe()
+            return False
+        block = Block(number, len(key), 0, self.owned_at_birth(number), wall, key, now)
+        self._blocks[number] = block
+        self.stored += block.size
+        if number in self._theirs:
+            self._usable(block)
+        self.totals.highest = number
+        self.totals.generated += block.size
+        if hops is not None:
+            self.totals.hops = hops
+        self._write(block)
+        self._write_totals()
+        return True
+
+    def have(self, message: Have) -> None:
+        self.peer_full = message.full
+        if message.hops:
+            self.totals.hops = message.hops
+        for number in self._numbers(message.blocks):
+            if number not in self._theirs:
+                self._theirs.add(number)
+                if block := self._blocks.get(number):
+                    self._usable(block)
+        self._wanted = False
+
+    def lost(self, message: Lost) -> None:
+        """What the other end burnt is of no use here either."""
+        if self.synced:
+            for number in self._numbers(message.blocks):
+                self._unusable(number)
+                if number in self._blocks:
+                    self._burn(self._blocks[number])
+            self._write_totals()
+
+    def _numbers(self, ranges: Iterable[tuple[int, int]]) -> list[int]:
+        try:
+            return unpack(list(ranges), 16 * self.capacity + 1000) if self.synced else []
+        except TooMany as error:
+            raise PeerViolation(self.remote, f"link {self.link}: {error}") from error
+
+    def _usable(self, block: Block) -> None:
+        self.usable += block.left
+        if block.ours:
+            insort(self._stock, block.number)
+            self.available += block.left
+
+    def _unusable(self, number: int) -> None:
+        block = self._blocks.get(number)
+        if block is not None and number in self._theirs:
+            self.usable -= block.left
+            if block.ours:
+                self._stock.remove(number)
+                self.available -= block.left
+        self._theirs.discard(number)
+
+    # The two ends meet ---------------------------------------------------------------------------------------------------
+
+    def part(self) -> None:
+        """The session with the other end is gone: nothing is known of it, nothing may be taken."""
+        self.synced = self.peer_full = self._wanted = False
+        self._theirs.clear()
+        self._stock.clear()
+        self.available = self.usable = 0
+
+    def meet(self) -> None:
+        """A session is up, or the ends are out of step: both say what they hold before anything is taken."""
+        self.part()
+        if self.asks:
+            self._epoch += 1
+            self._send(self._snapshot(reply=False))
+        else:
+            self._send(LinkHello(self.link))
+
+    def hello(self) -> None:
+        if self.asks:
+            self.meet()
+
+    def sync(self, message: LinkSync, now: float) -> list[str]:
+        """Takes the other end's snapshot, answers it where that is due; returns what must not be, in words."""
+        if message.reply is not self.asks or (message.reply and (message.epoch != self._epoch or self.synced)):
+            return []
+        self.part()
+        self.synced, self.peer_full = True, message.full
+        violations = self._compare(message, now)
+        self._write_totals()
+        if not message.reply:
+            self._epoch = message.epoch
+            self._send(self._snapshot(reply=True))
+        return violations
+
+    def _snapshot(self, reply: bool) -> LinkSync:
+        blocks = self._blocks.values()
+        return LinkSync(
+            link=self.link,
+            epoch=self._epoch,
+            reply=reply,
+            high=self.totals.highest,
+            held=pack(self._blocks),
+            partial=[(block.number, block.cursor) for block in blocks if block.cursor],
+            swapped=pack(block.number for block in blocks if block.ours is not self.owned_at_birth(block.number)),
+            full=self.full,
+        )
+
+    def _compare(self, message: LinkSync, now: float) -> list[str]:
+        held, swapped, cursors = Ranges(message.held), Ranges(message.swapped), dict(message.partial)
+        violations = []
+        for block in list(self._blocks.values()):
+            number = block.number
+            block.alone_since = now
+            if number not in held:
+                if number <= message.high:  # no number comes twice: the other end will never have it
+                    self._burn(block)
+                continue
+            theirs = self.owned_at_birth(number) is (number in swapped)
+            cursor = cursors.get(number, 0)
+            if block.ours and (theirs or cursor > block.cursor):
+                violations.append(f"block {number} of link {self.link} was used there, where it may not be")
+                self._burn(block)
+                continue
+            if not block.ours and not theirs and self.asks:  # given away, and the message was lost
+                block.ours = True
+                self._journal.block_owner(self.link, number, True)
+            self._skip(block, cursor)
+            if number in self._blocks:
+                self._theirs.add(number)
+                self._usable(block)
+        self._theirs.update(n for n in self._numbers(message.held) if n > self.totals.highest)
+        return violations
+
+    def expire(self, now: float, doubt_seconds: float) -> int:
+        """Burns blocks that only this end has held for so long, and tells the other; how many."""
+        if not self.synced or self.peer_full:
+            return 0
+        late = [b for b in self._blocks.values() if b.number not in self._theirs and now - b.alone_since > doubt_seconds]
+        self.burn([block.number for block in late])
+        self._wanted = False
+        return len(late)
+
+    def burn(self, numbers: Iterable[int]) -> None:
+        """Throws blocks away, here and at the other end."""
+        gone = [number for number in numbers if number in self._blocks]
+        for number in gone:
+            self._burn(self._blocks[number])
+        if gone:
+            self._write_totals()
+            self._send(Lost(self.link, pack(gone)))
+
+    def erase(self) -> None:
+        """The link is removed."""
+        self.part()
+        for block in self._blocks.values():
+            self._journal.block_gone(self.link, block.number)
+            block.key.wipe()
+        self._blocks.clear()
+        self.stored = 0
+
+    def wipe(self) -> None:
+        """Forgets in memory; the store keeps what there is."""
+        self.part()
+        for block in self._blocks.values():
+            block.key.wipe()
+        self._blocks.clear()
+
+    # Blocks change owner -------------------------------------------------------------------------------------------------
+
+    def want(self) -> None:
+        """Asks for some of the other end's blocks, if it has any; once, until something changes."""
+        if self.synced and not self._wanted and self.usable > self.available:
+            self._wanted = True
+            self._send(Want(self.link))
+
+    def wanted(self) -> None:
+        """The other end runs short: gives away half of the own blocks, the youngest."""
+        if not self.synced:
+            return
+        given = self._stock[-max(1, len(self._stock) // 2) :] if self._stock else []
+        for number in given:
+            block = self._blocks[number]
+            self._theirs_again(block, ours=False)
+        self._send(Give(self.link, pack(given)))
+
+    def given(self, message: Give) -> None:
+        numbers = [n for n in self._numbers(message.blocks) if n in self._blocks and not self._blocks[n].ours]
+        self._wanted = not numbers  # when there was nothing to give, there is no point in asking again at once
+        for number in numbers:
+            self._theirs_again(self._blocks[number], ours=True)
+
+    def _theirs_again(self, block: Block, ours: bool) -> None:
+        known = block.number in self._theirs
+        self._unusable(block.number)
+        block.ours = ours
+        self._journal.block_owner(self.link, block.number, ours)
+        if known:
+            self._theirs.add(block.number)
+            self._usable(block)
+
+    # Use ---------------------------------------------------------------------------------------------------------------
+
+    def allocate(self, octets: int, kind: str, consumer: str) -> Taken | None:
+        """Takes octets from own usable blocks, oldest first, for one consumer. None, and nothing taken, when they lack."""
+        if not 0 < octets <= self.available:
+            self.want()
+            return None
+        segments: list[Segment] = []
+        for number in self._stock:
+            block = self._blocks[number]
+            segments.append(Segment(self.link, number, block.cursor, min(octets, block.left)))
+            octets -= segments[-1].length
+            if not octets:
+                break
+        taken = self._take(segments, kind, consumer)
+        if self.available < min(LOW_OCTETS, (self.usable - self.available) // 2):
+            self.want()
+        return taken
+
+    def claim(self, segments: Iterable[Segment], kind: str, consumer: str) -> Taken:
+        """Takes what the other end has taken from its blocks, all or nothing.
+
+        Octets it has skipped went into something that was lost on the way; they are burnt. Raises Refused for what is
+        not here, PeerViolation for what it must not take.
+        """
+        segments = list(segments)
+        cursors: dict[int, int] = {}
+        for _, number, offset, length in segments:
+            block = self._blocks.get(number)
+            if not self.synced or block is None or number not in self._theirs:
+                raise Refused(f"block {number} of link {self.link} is not held by both ends")
+            if block.ours:
+                raise PeerViolation(self.remote, f"took from block {number} of link {self.link}, which is not its own")
+            if not length or offset + length > block.size:
+                raise PeerViolation(self.remote, f"took more of block {number} of link {self.link} than there is")
+            if offset < cursors.get(number, block.cursor):
+                raise PeerViolation(self.remote, f"took octets of block {number} of link {self.link} twice")
+            cursors[number] = offset + length
+        for _, number, offset, _ in segments:
+            self._skip(self._blocks[number], offset)
+        return self._take(segments, kind, consumer)
+
+    def _take(self, segments: list[Segment], kind: str, consumer: str) -> Taken:
+        key, made = Key(bytearray()), float("inf")
+        for segment in segments:
+            block = self._blocks[segment.block]
+            self._skip(block, segment.offset)
+            made = min(made, block.made)
+            key.append(self._cut(block, segment.length))
+            self._journal.used(segment, kind, consumer)
+            self.totals.consumed += segment.length
+        self._write_totals()
+        return Taken(tuple(segments), key, made, self.totals.hops)
+
+    def _skip(self, block: Block, cursor: int) -> None:
+        skipped = min(cursor, block.size) - block.cursor
+        if skipped > 0:
+            self._note_burnt(block, skipped)
+            self._cut(block, skipped).wipe()
+
+    def _cut(self, block: Block, octets: int) -> Key:
+        if block.number in self._theirs:
+            self.usable -= octets
+            if block.ours:
+                self.available -= octets
+        self.stored -= octets
+        front = block.key.cut(octets)
+        block.cursor += octets
+        if block.left:
+            self._write(block)
+        else:
+            self._drop(block)
+        return front
+
+    def _burn(self, block: Block) -> None:
+        self._note_burnt(block, block.left)
+        self._unusable(block.number)
+        self.stored -= block.left
+        block.key.wipe()
+        self._drop(block)
+
+    def _drop(self, block: Block) -> None:
+        if block.ours and block.number in self._theirs:
+            self._stock.remove(block.number)
+        self._theirs.discard(block.number)
+        del self._blocks[block.number]
+        self._journal.block_gone(self.link, block.number)
+
+    def _note_burnt(self, block: Block, octets: int) -> None:
+        self.totals.burnt += octets
+        self._journal.used(Segment(self.link, block.number, block.cursor, octets), "burnt", "")
+
+    def _write(self, block: Block) -> None:
+        self._journal.block(self.link, block.number, block.cursor, block.size, block.ours, block.made, block.key)
+
+    def _write_totals(self) -> None:
+        self._journal.totals(self.link, self.totals)

@@ -1,0 +1,328 @@
+"""Key of virtual links on its way: made at the source, one-time padded hop by hop, kept at the destination.
+
+No I/O and no clock, like pools and streams. The source is the end without a previous hop. It keeps the pool between a
+low and a high mark with fresh random key, as long as the two ends are in step and the next hop has pads; the pool at
+the source holds each batch from the beginning, unusable until the destination says that it has it.
+
+Pads come from blocks that the sending node owns of any physical link to the next hop, so the message names them and
+nothing is negotiated. They are written down as used before the message leaves, at the receiver before anything comes
+of it, and stay used when the message fails. A node in between holds the key in memory only, from one message to the
+next, longer only while it waits for pads; then it refuses the batch, and the nodes before it pass that on to the
+source, which burns it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from qswitch.protocol.lkms import AnyMessage, Relay, RelayNack, Segment, relay_header
+
+from ..errors import PeerViolation
+from ..model import LinkConfig, LinkId, LinkStatus, NodeId
+from .keys import Key
+from .otp import TAG_KEY, BadTag, seal, unseal
+from .pool import Pool, Refused
+
+BLOCK = 4096
+BATCH_BLOCKS = 4
+WINDOW_BLOCKS = 64
+"""Blocks that may be on their way at once."""
+QUEUE_OCTETS = 1 << 20
+"""Key in transit that waits for pads, per next hop; more is refused."""
+
+
+def high_mark(bandwidth_bps: int | None) -> int:
+    """Blocks kept ready on a virtual link: what two seconds at its bandwidth use, within reason."""
+    return 64 if not bandwidth_bps else max(16, min(256, 2 * bandwidth_bps // 8 // BLOCK))
+
+
+class RelayJournal(Protocol):
+    def relay_totals(self, link: LinkId, totals: "LinkTotals") -> None: ...
+
+
+@dataclass(slots=True)
+class LinkTotals:
+    """In octets, since the link was created."""
+
+    relayed: int = 0
+    pads: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Parcel:
+    """Key in transit that waits for pads to the next hop."""
+
+    link: LinkId
+    previous: NodeId
+    hops: int
+    blocks: tuple[tuple[int, int], ...]
+    key: Key
+    since: float
+
+
+@dataclass(slots=True)
+class Line:
+    """What this node does for one virtual link: `route` as configured; `filling` between the low and the high mark."""
+
+    route: LinkConfig
+    filling: bool = True
+    paused_until: float = 0.0  # after a failure, so that a broken route costs little
+
+
+@dataclass(slots=True)
+class Relays:
+    """All virtual links of a node. `random` makes key; `reachable` says whether there is a session with a neighbour."""
+
+    local: NodeId
+    journal: RelayJournal
+    send: Callable[[NodeId, AnyMessage], None]
+    pools: Mapping[LinkId, Pool]
+    reachable: Callable[[NodeId], bool]
+    arrived: Callable[[LinkId, int, Key, int], None]  # destination: takes a block in (link, number, key, hops)
+    made: Callable[[LinkId, int, Key], None]  # source: the same for what it has made
+    random: Callable[[int], bytes]
+    wait_seconds: float
+    totals: dict[LinkId, LinkTotals] = field(default_factory=dict)
+    lines: dict[LinkId, Line] = field(default_factory=dict)
+    queues: dict[NodeId, deque[Parcel]] = field(default_factory=dict)
+    pause_seconds: float = 1.0
+
+    # Configuration -------------------------------------------------------------------------------------------------------
+
+    def configure(self, route: LinkConfig) -> None:
+        """New hops hold from the next batch on."""
+        self.lines[route.link] = Line(route)
+
+    def remove(self, link: LinkId) -> None:
+        self.lines.pop(link, None)
+        self.totals.pop(link, None)
+        for queue in self.queues.values():
+            for parcel in [one for one in queue if one.link == link]:
+                queue.remove(parcel)
+                parcel.key.wipe()
+
+    def wipe(self) -> None:
+        for queue in self.queues.values():
+            for parcel in queue:
+                parcel.key.wipe()
+        self.queues.clear()
+
+    def held(self, link: LinkId) -> int:
+        """Octets of a link's key that are in this node's memory on their way."""
+        return sum(len(one.key) for queue in self.queues.values() for one in queue if one.link == link)
+
+    def total(self, link: LinkId) -> LinkTotals:
+        return self.totals.setdefault(link, LinkTotals())
+
+    # Source --------------------------------------------------------------------------------------------------------------
+
+    def fill(self, now: float) -> None:
+        """Key in transit first, then what this node is the source of: one batch per link in turn."""
+        for neighbour in list(self.queues):
+            self._pump(neighbour, now)
+        busy = [line for line in self.lines.values() if self._is_source(line)]
+        while busy:
+            busy = [line for line in busy if self._fill_one(line, now)]
+
+    @staticmethod
+    def _is_source(line: Line) -> bool:
+        route = line.route
+        runs = route.enabled and route.status is not LinkStatus.OFF
+        return runs and route.previous_hop is None and route.next_hop is not None
+
+    def _fill_one(self, line: Line, now: float) -> bool:
+        """Sends one batch; False when there is nothing to do now, or nothing to do it with."""
+        pool = self.pools.get(line.route.link)
+        next_hop = line.route.next_hop
+        if pool is None or next_hop is None or not pool.synced or now < line.paused_until or not self.reachable(next_hop):
+            return False
+        held, on_the_way = pool.counts()
+        if held >= pool.capacity:
+            line.filling = False
+        elif held < pool.capacity * 4 // 5:
+            line.filling = True
+        if not line.filling or on_the_way >= WINDOW_BLOCKS:
+            return False
+        count = min(BATCH_BLOCKS, pool.capacity - held, WINDOW_BLOCKS - on_the_way)
+        while count and self._pads_short(next_hop, TAG_KEY + count * BLOCK, ask=count == 1):
+            count -= 1
+        if not count:
+            return False
+        self._make(line.route.link, pool, next_hop, count)
+        return True
+
+    def _make(self, link: LinkId, pool: Pool, next_hop: NodeId, count: int) -> None:
+        payload, blocks, number = Key(bytearray()), [], pool.next_number()
+        for _ in range(count):
+            key = Key(self.random(BLOCK))
+            payload.append(key.take(0, BLOCK))
+            blocks.append((number, BLOCK))
+            self.made(link, number, key)
+            number += 2
+        self._pass_on(link, next_hop, 0, tuple(blocks), payload)
+
+    # Every hop -----------------------------------------------------------------------------------------------------------
+
+    def _pads_short(self, neighbour: NodeId, octets: int, ask: bool = True) -> bool:
+        pools = self._towards(neighbour)
+        short = sum(pool.available for pool in pools) < octets
+        if short and ask:
+            for pool in pools:
+                pool.want()
+        return short
+
+    def _towards(self, neighbour: NodeId) -> list[Pool]:
+        """Physical links to a neighbour: those that nothing is relayed on."""
+        return [pool for link, pool in self.pools.items() if pool.remote == neighbour and link not in self.lines]
+
+    def _pass_on(self, link: LinkId, next_hop: NodeId, hops: int, blocks: tuple[tuple[int, int], ...], key: Key) -> None:
+        """Pads, sends and wipes. To be called when there are pads enough."""
+        pad, segments = self._take_pads(link, next_hop, TAG_KEY + len(key), blocks)
+        bare = Relay(link, hops, blocks, segments, b"", b"")
+        ciphertext, tag = seal(pad, relay_header(bare), key)
+        self.send(next_hop, Relay(link, hops, blocks, segments, ciphertext, tag))
+        total = self.total(link)
+        total.relayed += len(key)
+        total.pads += len(pad)
+        self.journal.relay_totals(link, total)
+        pad.wipe()
+        key.wipe()
+
+    def _take_pads(
+        self, link: LinkId, next_hop: NodeId, octets: int, blocks: tuple[tuple[int, int], ...]
+    ) -> tuple[Key, tuple[Segment, ...]]:
+        pad, segments = Key(bytearray()), list[Segment]()
+        for pool in self._towards(next_hop):
+            share = min(octets - len(pad), pool.available)
+            if share and (taken := pool.allocate(share, "relay", _consumer(link, self.local, next_hop, blocks))):
+                pad.append(taken.key)
+                segments += taken.segments
+                self._count_pads(pool.link, share)
+        if len(pad) != octets:
+            raise AssertionError("pads were counted wrongly")
+        return pad, tuple(segments)
+
+    def _count_pads(self, link: LinkId, octets: int) -> None:
+        total = self.total(link)
+        total.pads += octets
+        self.journal.relay_totals(link, total)
+
+    def on_relay(self, sender: NodeId, message: Relay, now: float) -> None:
+        """Takes a batch one hop further, or in. Raises PeerViolation for one that its sender cannot have meant."""
+        try:
+            pad = self._claim_pads(sender, message)
+        except Refused as error:
+            links = tuple({segment.link for segment in message.pad})
+            self._refuse(sender, message.link, message.blocks, str(error), links)
+            return
+        except PeerViolation as error:
+            self._refuse(sender, message.link, message.blocks, str(error))
+            raise
+        try:
+            key = self._open(sender, message, pad)
+        except Refused as error:
+            self._refuse(sender, message.link, message.blocks, str(error))
+            return
+        except BadTag as error:
+            self._refuse(sender, message.link, message.blocks, str(error))
+            raise PeerViolation(sender, f"sent a batch of link {message.link} that is not authentic: {error}") from error
+        finally:
+            pad.wipe()
+        self._forward(sender, message, key, now)
+
+    def _claim_pads(self, sender: NodeId, message: Relay) -> Key:
+        """Whatever becomes of the message, its pads are used up."""
+        by_link: dict[LinkId, list[Segment]] = {}
+        for segment in message.pad:
+            by_link.setdefault(LinkId(segment.link), []).append(segment)
+        pools = {link: self.pools.get(link) for link in by_link}
+        pad = Key(bytearray())
+        consumer = _consumer(LinkId(message.link), sender, self.local, message.blocks)
+        for link, segments in by_link.items():
+            pool = pools[link]
+            if pool is None or pool.remote != sender or link in self.lines:
+                raise Refused(f"no link {link} between the two nodes")
+            taken = pool.claim(segments, "relay", consumer)
+            pad.append(taken.key)
+            self._count_pads(link, sum(segment.length for segment in segments))
+        return pad
+
+    def _open(self, sender: NodeId, message: Relay, pad: Key) -> Key:
+        line = self.lines.get(LinkId(message.link))
+        if line is None or line.route.previous_hop != sender:
+            raise Refused("the route does not come this way")
+        if sum(size for _, size in message.blocks) != len(message.ciphertext):
+            raise BadTag("blocks and ciphertext differ in length")
+        return unseal(pad, relay_header(message), message.ciphertext, message.tag)
+
+    def _forward(self, sender: NodeId, message: Relay, key: Key, now: float) -> None:
+        link = LinkId(message.link)
+        next_hop = self.lines[link].route.next_hop
+        blocks = tuple((number, size) for number, size in message.blocks)
+        if next_hop is None:
+            for number, size in blocks:
+                self.arrived(link, number, key.cut(size), message.hops)
+            total = self.total(link)
+            total.relayed += len(message.ciphertext)
+            self.journal.relay_totals(link, total)
+            return
+        queue = self.queues.setdefault(next_hop, deque())
+        if not self.reachable(next_hop) or sum(len(one.key) for one in queue) > QUEUE_OCTETS or message.hops >= 255:
+            key.wipe()
+            self._refuse(sender, link, blocks, "the next hop is not reachable")
+            return
+        queue.append(Parcel(link, sender, message.hops + 1, blocks, key, now))
+        self._pump(next_hop, now)
+
+    def _pump(self, next_hop: NodeId, now: float) -> None:
+        queue = self.queues[next_hop]
+        while queue:
+            parcel = queue[0]
+            if not self.reachable(next_hop) or now - parcel.since > self.wait_seconds:
+                queue.popleft()
+                parcel.key.wipe()
+                self._refuse(parcel.previous, parcel.link, parcel.blocks, "no key towards the next hop")
+            elif self._pads_short(next_hop, TAG_KEY + len(parcel.key)):
+                return
+            else:
+                queue.popleft()
+                self._pass_on(parcel.link, next_hop, parcel.hops, parcel.blocks, parcel.key)
+        del self.queues[next_hop]
+
+    # Failures ------------------------------------------------------------------------------------------------------------
+
+    def _refuse(
+        self, sender: NodeId, link: str, blocks: Iterable[tuple[int, int]], reason: str, links: tuple[str, ...] = ()
+    ) -> None:
+        if LinkId(link) in self.lines:
+            self._count_failure(LinkId(link))
+        self.send(sender, RelayNack(link, [number for number, _ in blocks], reason[:200], links))
+
+    def on_nack(self, sender: NodeId, message: RelayNack, now: float) -> None:
+        """Passes a refusal back; the source burns the batch and rests for a moment."""
+        for name in message.links:
+            pool = self.pools.get(LinkId(name))
+            if pool is not None and pool.remote == sender and pool.synced:
+                pool.meet()
+        link = LinkId(message.link)
+        line = self.lines.get(link)
+        if line is None or line.route.next_hop != sender:
+            return
+        self._count_failure(link)
+        if line.route.previous_hop is not None:
+            self.send(line.route.previous_hop, RelayNack(message.link, message.blocks, message.reason))
+        elif pool := self.pools.get(link):
+            line.paused_until = now + self.pause_seconds
+            pool.burn([number for number in message.blocks if not pool.confirmed(number)])
+
+    def _count_failure(self, link: LinkId) -> None:
+        total = self.total(link)
+        total.failures += 1
+        self.journal.relay_totals(link, total)
+
+
+def _consumer(link: LinkId, sender: NodeId, receiver: NodeId, blocks: Iterable[tuple[int, int]]) -> str:
+    first = next((number for number, _ in blocks), 0)
+    return f"{link}/{first}/{sender}>{receiver}"

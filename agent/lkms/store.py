@@ -1,0 +1,410 @@
+"""The durable key store: SQLite with write-ahead log, every row that holds key sealed under the node's master key.
+
+`Store` is the journal of pools, streams and relays: their notes are gathered while the loop turns, and written in one
+transaction by one thread, which many requests share. `after` runs a callback once everything noted before it is on
+disk, in order: nothing leaves the process but by way of it. While the disk fails, nothing is released; the same notes
+are tried again, so that memory and disk never disagree about more than what has not left.
+
+Sealing: AES-256-GCM under a key derived (HKDF) from the master key and a salt of each opening, so that a counter is a
+nonce that never repeats. Overwriting: SQLite's secure_delete zeroes deleted content in the database file, the log is
+truncated every few seconds and at the end; what a flash medium or a copying file system keeps of old blocks, it keeps
+sealed only. A store that is put back from a copy is noticed when the ends meet.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from qswitch.protocol.lkms import Segment
+
+from ..errors import StorageFailed
+from ..model import KeyStreamId, LinkId
+from .keys import Key
+from .pool import Block, Totals
+from .relay import LinkTotals
+from .streams import Attachment, Progress, StoredChunk
+
+log = logging.getLogger(__name__)
+
+MASTER_KEY_OCTETS = 32
+SALT_OCTETS = 32
+LINGER_SECONDS = 0.02
+"""Notes that nobody waits for are gathered so long: at many blocks a second, fewer commits."""
+RETRY_SECONDS = 1.0
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS salts (id INTEGER PRIMARY KEY AUTOINCREMENT, salt BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS links (
+    link TEXT PRIMARY KEY, highest INTEGER, generated INTEGER, consumed INTEGER, burnt INTEGER, hops INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blocks (
+    link TEXT, number INTEGER, cursor INTEGER, size INTEGER, ours INTEGER, made REAL, sealed BLOB,
+    PRIMARY KEY (link, number));
+CREATE TABLE IF NOT EXISTS streams (
+    ksid TEXT PRIMARY KEY, remote TEXT, incarnation INTEGER, chunk_size INTEGER, next_index INTEGER, confirmed INTEGER,
+    released INTEGER, highest_read INTEGER, attachment INTEGER, peer_attachment INTEGER, consumed INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chunks (
+    ksid TEXT, incarnation INTEGER, number INTEGER, made REAL, since REAL, hops INTEGER, sealed BLOB,
+    PRIMARY KEY (ksid, number));
+CREATE TABLE IF NOT EXISTS relays (link TEXT PRIMARY KEY, relayed INTEGER, pads INTEGER, failures INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger (
+    id INTEGER PRIMARY KEY, link TEXT, block INTEGER, first INTEGER, length INTEGER, kind TEXT, consumer TEXT);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One use of key at one end: `length` octets of a block from `offset` on; `kind` is stream, relay or burnt."""
+
+    link: str
+    block: int
+    offset: int
+    length: int
+    kind: str
+    consumer: str
+
+
+def ledger(path: Path) -> Iterator[LedgerRow]:
+    """All uses that a store with a ledger has recorded, oldest first, for audits; it may be open elsewhere."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        for row in database.execute("SELECT link, block, first, length, kind, consumer FROM ledger ORDER BY id"):
+            yield LedgerRow(*row)
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a store held when it was opened."""
+
+    totals: dict[LinkId, Totals] = field(default_factory=dict)
+    blocks: dict[LinkId, list[Block]] = field(default_factory=dict)
+    streams: dict[KeyStreamId, Progress] = field(default_factory=dict)
+    chunks: dict[KeyStreamId, dict[int, StoredChunk]] = field(default_factory=dict)
+    relays: dict[LinkId, LinkTotals] = field(default_factory=dict)
+
+
+def read_master_key(path: Path) -> bytes:
+    """Reads the master key; makes one, for its owner's eyes only, where there is none. Raises StorageFailed."""
+    try:
+        if not path.exists():
+            _make_master_key(path)
+        material = path.read_bytes()
+        if path.stat().st_mode & 0o077:
+            raise StorageFailed(f"{path} can be read by others than its owner; chmod 600 it")
+    except OSError as error:
+        raise StorageFailed(f"{path}: {error.strerror}") from error
+    if len(material) != MASTER_KEY_OCTETS:
+        raise StorageFailed(f"{path} holds {len(material)} octets; a master key has {MASTER_KEY_OCTETS}")
+    return material
+
+
+def _make_master_key(path: Path) -> None:
+    """Written aside and renamed: a crash in between must not leave half a key."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(os.urandom(MASTER_KEY_OCTETS))
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)
+
+
+class Seal:
+    """Seals rows under the key of this opening, opens those of all; the additional data says which row it is."""
+
+    def __init__(self, master: bytes) -> None:
+        self._master = master
+        self._ciphers: dict[int, AESGCM] = {}
+        self._opening, self._count = 0, 0
+
+    def add_salt(self, opening: int, salt: bytes) -> None:
+        """The last one added is the one to seal with."""
+        self._ciphers[opening] = AESGCM(HKDF(SHA256(), 32, salt, b"quantum-switch key store").derive(self._master))
+        self._opening = opening
+
+    def close(self, key: Key, *row: object) -> bytes:
+        self._count += 1
+        nonce = self._count.to_bytes(12)
+        return self._opening.to_bytes(4) + nonce + self._ciphers[self._opening].encrypt(nonce, bytes(key.view()), _row(row))
+
+    def open(self, sealed: bytes, *row: object) -> Key:
+        """Raises StorageFailed for what was not sealed for this row under this master key."""
+        try:
+            cipher = self._ciphers[int.from_bytes(sealed[:4])]
+            return Key(bytearray(cipher.decrypt(sealed[4:16], sealed[16:], _row(row))))
+        except (InvalidTag, KeyError) as error:
+            raise StorageFailed(f"row {row} does not open under this master key") from error
+
+
+def _row(row: tuple[object, ...]) -> bytes:
+    return "\0".join(map(str, row)).encode()
+
+
+def _call(callback: Callable[[], None]) -> None:
+    """One that fails must not keep the others from being called."""
+    try:
+        callback()
+    except Exception:
+        log.exception("callback failed")
+
+
+@dataclass(slots=True)
+class _Batch:
+    statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    callbacks: list[Callable[[], None]] = field(default_factory=list)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+class Store:
+    """Notes and `after` are called on the loop and return at once. `failing` while the disk does not take what was noted."""
+
+    def __init__(self, path: Path, master_key: Path, keeps_ledger: bool, failed: Callable[[str], None]) -> None:
+        self._path, self._master_key = path, master_key
+        self._keeps_ledger, self._failed = keeps_ledger, failed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="key-store")
+        self._lock: int | None = None
+        self._database: sqlite3.Connection | None = None
+        self._seal = Seal(b"")
+        self._batch, self.turn = _Batch(), 0
+        self._writer: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._uses = 0
+        self.failing: str | None = None
+        self._closing = False
+
+    # Life ------------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Contents:
+        """Raises StorageFailed when the files cannot be used or do not open under the master key."""
+        try:
+            return await self._run(self._open)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageFailed(f"{self._path}: {error}") from error
+
+    async def close(self) -> None:
+        """Writes what is noted, then closes; the log is folded into the file."""
+        self._closing = True
+        self._hurry.set()
+        while self._writer is not None:
+            await asyncio.wait([self._writer])
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                await self._run(self._fold)
+            await self._run(self._database.close)
+            self._database = None
+        self._release_lock()
+        self._thread.shutdown()
+
+    async def _run[T](self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open(self) -> Contents:
+        self._seal = Seal(read_master_key(self._master_key))
+        self._take_lock()
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        for name, value in (("journal_mode", "WAL"), ("synchronous", "FULL"), ("secure_delete", "ON")):
+            database.execute(f"PRAGMA {name} = {value}").fetchall()
+        database.executescript(SCHEMA)
+        for opening, salt in database.execute("SELECT id, salt FROM salts"):
+            self._seal.add_salt(opening, salt)
+        contents = self._load(database)
+        salt = os.urandom(SALT_OCTETS)
+        opening = database.execute("INSERT INTO salts (salt) VALUES (?)", (salt,)).lastrowid
+        self._seal.add_salt(opening or 0, salt)
+        (self._uses,) = database.execute("SELECT coalesce(max(id), 0) FROM ledger").fetchone()
+        self._database = database
+        return contents
+
+    def _take_lock(self) -> None:
+        """Two agents on one store would each use the same key."""
+        self._lock = os.open(self._path.with_name(self._path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._release_lock()
+            raise StorageFailed(f"{self._path} is in use by another process") from error
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _load(self, database: sqlite3.Connection) -> Contents:
+        contents = Contents()
+        for link, *numbers in database.execute("SELECT * FROM links"):
+            contents.totals[link] = Totals(*numbers)
+        for link, number, cursor, size, ours, made, sealed in database.execute("SELECT * FROM blocks ORDER BY link, number"):
+            key = self._seal.open(sealed, "block", link, number, cursor, size)
+            contents.blocks.setdefault(link, []).append(Block(number, size, cursor, bool(ours), made, key))
+        for *values, attachment, peer, consumed in database.execute("SELECT * FROM streams"):
+            values += [Attachment(attachment), Attachment(peer), consumed]
+            progress = Progress(*values)
+            contents.streams[progress.ksid] = progress
+        for ksid, incarnation, number, made, since, hops, sealed in database.execute("SELECT * FROM chunks"):
+            key = self._seal.open(sealed, "chunk", ksid, incarnation, number)
+            contents.chunks.setdefault(ksid, {})[number] = StoredChunk(key, made, since, hops)
+        for link, *numbers in database.execute("SELECT * FROM relays"):
+            contents.relays[link] = LinkTotals(*numbers)
+        return contents
+
+    # Notes: pool.Journal, streams.StreamJournal, relay.RelayJournal ------------------------------------------------------
+
+    def block(self, link: LinkId, number: int, cursor: int, size: int, ours: bool, made: float, key: Key) -> None:
+        sealed = self._seal.close(key, "block", link, number, cursor, size)
+        self._note(
+            "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)", link, number, cursor, size, ours, made, sealed
+        )
+
+    def block_owner(self, link: LinkId, number: int, ours: bool) -> None:
+        self._note("UPDATE blocks SET ours = ? WHERE link = ? AND number = ?", ours, link, number)
+
+    def block_gone(self, link: LinkId, number: int) -> None:
+        self._note("DELETE FROM blocks WHERE link = ? AND number = ?", link, number)
+
+    def used(self, segment: Segment, kind: str, consumer: str) -> None:
+        if self._keeps_ledger:
+            self._uses += 1
+            self._note("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)", self._uses, *segment, kind, consumer)
+
+    def totals(self, link: LinkId, totals: Totals) -> None:
+        numbers = (totals.highest, totals.generated, totals.consumed, totals.burnt, totals.hops)
+        self._note("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?)", link, *numbers)
+
+    def relay_totals(self, link: LinkId, totals: LinkTotals) -> None:
+        numbers = (totals.relayed, totals.pads, totals.failures)
+        self._note("INSERT OR REPLACE INTO relays VALUES (?, ?, ?, ?)", link, *numbers)
+
+    def relay_gone(self, link: LinkId) -> None:
+        self._note("DELETE FROM relays WHERE link = ?", link)
+
+    def chunk(self, ksid: KeyStreamId, incarnation: int, index: int, chunk: StoredChunk) -> None:
+        sealed = self._seal.close(chunk.key, "chunk", ksid, incarnation, index)
+        values = (ksid, incarnation, index, chunk.made, chunk.since, chunk.hops, sealed)
+        self._note("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
+
+    def chunk_gone(self, ksid: KeyStreamId, index: int) -> None:
+        self._note("DELETE FROM chunks WHERE ksid = ? AND number = ?", ksid, index)
+
+    def stream(self, progress: Progress) -> None:
+        one = progress
+        self._note(
+            "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(one.ksid, one.remote, one.incarnation, one.chunk_size, one.next_index, one.confirmed, one.released),
+            *(one.highest_read, one.attachment, one.peer_attachment, one.consumed),
+        )
+
+    def stream_gone(self, ksid: KeyStreamId) -> None:
+        self._note("DELETE FROM chunks WHERE ksid = ?", ksid)
+        self._note("DELETE FROM streams WHERE ksid = ?", ksid)
+
+    def link_gone(self, link: LinkId) -> None:
+        """The blocks of a link that is no more. Its highest number stays: the same link may come back."""
+        self._note("DELETE FROM blocks WHERE link = ?", link)
+
+    def _note(self, statement: str, *values: Any) -> None:
+        self._batch.statements.append((statement, values))
+        if self._writer is None and not self._closing:
+            self._writer = asyncio.get_running_loop().create_task(self._write(), name="key store")
+
+    # Commits -------------------------------------------------------------------------------------------------------------
+
+    def after(self, callback: Callable[[], None], *, urgent: bool = True) -> None:
+        """Runs the callback, in order, once everything noted so far is durable. Not urgent: a moment later is well, too."""
+        if self._writer is None:
+            callback()
+            return
+        self._batch.callbacks.append(callback)
+        if urgent:
+            self._hurry.set()
+
+    async def commit(self) -> None:
+        """Returns once everything noted so far is durable. Raises StorageFailed when the disk does not take it."""
+        if self.failing is not None:
+            raise StorageFailed(self.failing)
+        if self._writer is not None:
+            future = asyncio.get_running_loop().create_future()
+            self._batch.waiters.append(future)
+            self._hurry.set()
+            await future
+
+    async def _write(self) -> None:
+        """One batch after the other; what one turn of the loop notes is one batch."""
+        while await self._something():
+            batch, self._batch, self.turn = self._batch, _Batch(), self.turn + 1
+            self._hurry.clear()
+            await self._persist(batch)
+            for callback in batch.callbacks:
+                _call(callback)
+            for waiter in batch.waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        self._writer = None
+
+    async def _something(self) -> bool:
+        """Gathers notes for a moment. False when there are none and the writer may end."""
+        if self._batch.statements or self._batch.callbacks or self._batch.waiters:
+            if not (self._batch.waiters or self._closing):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), LINGER_SECONDS)
+            return True
+        return False
+
+    async def _persist(self, batch: _Batch) -> None:
+        """Tries until the disk takes it; who waits meanwhile is told so, and nothing leaves."""
+        while batch.statements:
+            try:
+                await self._run(lambda: self._execute(batch.statements))
+            except (sqlite3.Error, OSError) as error:
+                self._fail(str(error), batch)
+                if self._closing:
+                    batch.callbacks.clear()
+                    return
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                break
+        self.failing = None
+
+    def _fail(self, problem: str, batch: _Batch) -> None:
+        first, self.failing = self.failing is None, f"{problem}; no key is released until it can be written"
+        for waiter in (*batch.waiters, *self._batch.waiters):
+            if not waiter.done():
+                waiter.set_exception(StorageFailed(self.failing))
+        batch.waiters.clear()
+        self._batch.waiters.clear()
+        if first:
+            log.critical("key store failed path=%s problem=%s", self._path, problem)
+            self._failed(self.failing)
+
+    def _execute(self, statements: list[tuple[str, tuple[Any, ...]]]) -> None:
+        assert self._database is not None
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, values in statements:
+                self._database.execute(statement, values)
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    # The log ---------------------------------------------------------------------------------------------------------------
+
+    async def fold(self) -> None:
+        """Folds the write-ahead log into the file and truncates it, so that no old row stays in it."""
+        with suppress(sqlite3.Error):
+            await self._run(self._fold)
+
+    def _fold(self) -> None:
+        if self._database is not None:
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,0 +1,416 @@
+"""A key stream as one end knows it: which chunks there are, which were read, what is wanted next.
+
+No I/O and no clock; like a pool it writes to a journal and speaks through `send`. Chunk i is octets i·size to
+(i+1)·size of a sequence that only the leader (the lower node id) extends, in order. The leader writes an extension
+down before it tells the follower and releases a chunk only when the follower is known to hold it; the follower
+releases what it holds durably.
+
+Messages of a session arrive in order, so what the follower holds of the sequence is always a beginning of it, and one
+number says which. When the ends meet (a new session, or an extension that the follower could not take), the leader
+burns what the follower does not know of and goes on from there with other key. An *incarnation* is one life of the
+stream at both ends: who has lost it, or finds both applications gone and one come back, starts another with chunk 0,
+and nothing of the two is ever mixed up.
+
+Each end hands out each chunk once; only the chunk released last can be read again (its reply may have been lost), until the
+next one is released. Skipped chunks stay readable until TTL or until both applications have closed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from qswitch.protocol.lkms import Alloc, AllocAck, AnyMessage, Attach, Need, StreamHello, StreamState, StreamSync
+
+from ..errors import InsufficientKey, InvalidValue, PeerNotConnected, PeerViolation
+from ..model import KeyStreamId, LinkId, NodeId
+from .keys import Key
+from .pool import Pool, Refused, Taken
+
+PREFETCH_CHUNKS = 64
+PREFETCH_OCTETS = 64 * 1024
+MAX_CHUNK_SIZE = 64 * 1024
+"""Octets. More at once than this would not fit what a virtual link keeps ready."""
+MAX_AHEAD = 1024
+"""An index further than this beyond the last one read is refused: it would cost all key in between."""
+MAX_RUN = 256  # chunks of one allocation
+MAX_INDEX = (1 << 32) - 1  # an Index of 004 has 32 bits
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """A key stream as configured; `chunk_size` in octets is 0 while no application of this end has named it."""
+
+    ksid: KeyStreamId
+    remote: NodeId
+    links: tuple[LinkId, ...]
+    chunk_size: int = 0
+    ttl_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What GET_KEY delivers; whoever has sent the key wipes it. `hops` is the number of trusted nodes it came through."""
+
+    index: int
+    key: Key
+    age_ms: int
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """Times in seconds of the wall clock, because they must survive a restart: when the key came, when it was allocated."""
+
+    key: Key
+    made: float
+    since: float
+    hops: int
+
+
+class Attachment(IntEnum):
+    """Of an application to its end."""
+
+    NEVER = 0
+    CONNECTED = 1
+    CLOSED = 2
+
+
+@dataclass(slots=True)
+class Progress:
+    """All of a stream that outlives the process, besides its chunks."""
+
+    ksid: KeyStreamId
+    remote: NodeId
+    incarnation: int = 0  # 0: none yet
+    chunk_size: int = 0
+    next_index: int = 0  # chunks below were allocated (leader) or received (follower)
+    confirmed: int = 0  # leader: chunks below are known to be held by the follower
+    released: int = -1  # the chunk released last at this end
+    highest_read: int = -1
+    attachment: Attachment = Attachment.NEVER
+    peer_attachment: Attachment = Attachment.NEVER
+    consumed: int = 0  # octets released at this end
+
+
+class StreamJournal(Protocol):
+    """What a stream must have written down."""
+
+    def chunk(self, ksid: KeyStreamId, incarnation: int, index: int, chunk: StoredChunk) -> None: ...
+    def chunk_gone(self, ksid: KeyStreamId, index: int) -> None: ...
+    def stream(self, progress: Progress) -> None: ...
+    def stream_gone(self, ksid: KeyStreamId) -> None: ...
+
+
+@dataclass(slots=True)
+class Stream:
+    """Every method leaves memory and journal in agreement."""
+
+    config: StreamConfig
+    leads: bool
+    journal: StreamJournal
+    send: Callable[[AnyMessage], None]
+    pools: Mapping[LinkId, Pool]
+    incarnate: Callable[[], int]  # a random number above 0 and below 2^63
+    clock: Callable[[], float]  # seconds of the wall clock
+    progress: Progress
+    chunks: dict[int, StoredChunk] = field(default_factory=dict)
+    synced: bool = False  # the ends have met in this session
+    wanted: int = 0  # chunks below are wanted by an application of either end
+    told: int = 0  # follower: what the leader was asked for last
+    epoch: int = 0
+
+    # Life ----------------------------------------------------------------------------------------------------------------
+
+    def configure(self, config: StreamConfig) -> None:
+        """Takes a changed configuration; the first chunk size named holds."""
+        self.config = config
+        if config.chunk_size and not self.progress.chunk_size:
+            if self.leads:
+                self.progress.chunk_size = config.chunk_size
+            self._tell()
+        self._write()
+
+    @property
+    def chunk_size(self) -> int:
+        """The size agreed, else the one proposed here, else 0."""
+        return self.progress.chunk_size or self.config.chunk_size
+
+    def attach(self, attachment: Attachment) -> None:
+        """The application of this end has connected, or closed."""
+        progress = self.progress
+        if attachment is progress.attachment:
+            return
+        over = self._closed()
+        progress.attachment = attachment
+        if over and self.leads:
+            self._restart()
+        self._tell()
+        self._settle()
+
+    def on_attach(self, message: Attach) -> None:
+        if not self.synced:
+            return
+        over = self._closed()
+        self._take_attachment(message.attachment, message.chunk_size)
+        if over and self.leads and not self._closed():
+            self._restart()
+        self._settle()
+
+    def _take_attachment(self, attachment: int, chunk_size: int) -> None:
+        self.progress.peer_attachment = Attachment(attachment)
+        if self.leads and not self.progress.chunk_size:
+            self.progress.chunk_size = min(chunk_size, MAX_CHUNK_SIZE)
+            if self.progress.chunk_size:
+                self._tell()
+        elif chunk_size and not self.leads and not self.progress.next_index:
+            self.progress.chunk_size = min(chunk_size, MAX_CHUNK_SIZE)
+
+    def _closed(self) -> bool:
+        return self.progress.attachment is self.progress.peer_attachment is Attachment.CLOSED
+
+    def _settle(self) -> None:
+        if self._closed():
+            self._drop(list(self.chunks))
+        self._write()
+
+    def _tell(self) -> None:
+        if self.synced:
+            self.send(Attach(self.config.ksid, self.progress.attachment, self.chunk_size))
+
+    def erase(self) -> None:
+        """The stream is removed."""
+        self._drop(list(self.chunks))
+        self.journal.stream_gone(self.config.ksid)
+
+    def wipe(self) -> None:
+        """Forgets in memory; the store keeps what there is."""
+        for chunk in self.chunks.values():
+            chunk.key.wipe()
+        self.chunks.clear()
+
+    # The two ends meet ---------------------------------------------------------------------------------------------------
+
+    def part(self) -> None:
+        self.synced, self.told = False, 0
+
+    def meet(self, links: Iterable[LinkId] = ()) -> None:
+        """A session is up, or the ends are out of step."""
+        self.part()
+        if not self.leads:
+            self.send(StreamHello(self.config.ksid, tuple(links)))
+            return
+        progress = self.progress
+        if not progress.incarnation:
+            progress.incarnation = self.incarnate()
+            self._write()
+        self.epoch += 1
+        size = self.chunk_size
+        self.send(StreamSync(self.config.ksid, self.epoch, progress.incarnation, size, progress.attachment))
+
+    def on_sync(self, message: StreamSync) -> None:
+        """Follower."""
+        if self.leads:
+            return
+        progress = self.progress
+        fresh = message.incarnation != progress.incarnation
+        if fresh:
+            self._forget(message.incarnation)
+        progress.peer_attachment = Attachment(message.attachment)
+        if message.chunk_size and not progress.next_index:
+            progress.chunk_size = min(message.chunk_size, MAX_CHUNK_SIZE)
+        self._settle()
+        self.synced, self.told = True, self._target()
+        ksid, size, attachment = self.config.ksid, self.config.chunk_size, progress.attachment
+        self.send(StreamState(ksid, message.epoch, fresh, size, attachment, progress.next_index, self.told))
+
+    def on_state(self, message: StreamState) -> None:
+        """Leader. Raises PeerViolation, and starts anew, when the follower holds what was never allocated."""
+        if not self.leads or message.epoch != self.epoch or self.synced:
+            return
+        progress, ahead = self.progress, message.next_index > self.progress.next_index
+        if ahead or (message.fresh and progress.next_index) or message.next_index < progress.confirmed:
+            self._restart()
+            if ahead:
+                raise PeerViolation(self.config.remote, f"holds chunks of {self.config.ksid} that were never allocated")
+            return
+        self._drop(range(message.next_index, progress.next_index))
+        progress.next_index = progress.confirmed = message.next_index
+        self.synced, over = True, self._closed()
+        self._take_attachment(message.attachment, message.chunk_size)
+        if over and not self._closed():
+            self._restart()
+            return
+        self.want(message.upto)
+        self._settle()
+
+    def _restart(self) -> None:
+        """Leader: another incarnation, from chunk 0 on."""
+        self._forget(self.incarnate())
+        self._write()
+        self.meet()
+
+    def _forget(self, incarnation: int) -> None:
+        self._drop(list(self.chunks))
+        progress = self.progress
+        progress.incarnation, progress.next_index, progress.confirmed = incarnation, 0, 0
+        progress.released = progress.highest_read = -1
+        self.wanted = 0
+
+    # The sequence grows --------------------------------------------------------------------------------------------------
+
+    def want(self, upto: int) -> None:
+        """An application of either end wants chunks below `upto`."""
+        self.wanted = max(self.wanted, min(upto, self.progress.next_index + MAX_AHEAD + PREFETCH_CHUNKS))
+
+    def on_need(self, message: Need) -> None:
+        if self.synced:
+            self.want(message.upto)
+
+    def _target(self) -> int:
+        size = self.chunk_size
+        ahead = max(1, min(PREFETCH_CHUNKS, PREFETCH_OCTETS // size)) if size else 0
+        return min(max(self.wanted, self.progress.highest_read + 1 + ahead), MAX_INDEX + 1)
+
+    def refill(self) -> None:
+        """Leader: allocates what is wanted, as far as there is key. Follower: asks for it when half is used up."""
+        target = self._target()
+        if not self.leads:
+            size_known = self.progress.chunk_size or self.config.chunk_size
+            if self.synced and size_known and target - self.told >= max(1, (target - self.progress.highest_read) // 4):
+                self.told = target
+                self.send(Need(self.config.ksid, target))
+            return
+        ends = (self.progress.attachment, self.progress.peer_attachment)
+        if Attachment.CLOSED in ends or Attachment.CONNECTED not in ends or not self.progress.chunk_size:
+            return
+        while self.synced and self.progress.next_index < target and self._extend(target - self.progress.next_index):
+            pass
+
+    def _extend(self, count: int) -> bool:
+        """Allocates up to `count` chunks from the first link that has key for one; the others are asked for theirs."""
+        size = self.progress.chunk_size
+        for link in self.config.links:
+            pool = self.pools.get(link)
+            if pool is None or pool.remote != self.config.remote:
+                continue
+            first, fits = self.progress.next_index, min(count, MAX_RUN, pool.available // size)
+            taken = pool.allocate(fits * size, "stream", self._consumer(first)) if fits else None
+            if taken is not None:
+                self.send(Alloc(self.config.ksid, self.progress.incarnation, size, first, fits, taken.segments))
+                self._store(first, taken)
+                return True
+            pool.want()
+        return False
+
+    def _consumer(self, first: int) -> str:
+        return f"{self.config.ksid}/{self.progress.incarnation}/{first}"
+
+    def _store(self, first: int, taken: Taken) -> None:
+        size, ksid, incarnation = self.progress.chunk_size, self.config.ksid, self.progress.incarnation
+        count = len(taken.key) // size
+        for index in range(first, first + count):
+            chunk = StoredChunk(taken.key.cut(size), taken.made, self.clock(), taken.hops)
+            self.chunks[index] = chunk
+            self.journal.chunk(ksid, incarnation, index, chunk)
+        self.progress.next_index = first + count
+        self._write()
+
+    def on_alloc(self, message: Alloc) -> None:
+        """Follower. Raises PeerViolation when the leader takes what it must not; in any case the ends meet again."""
+        progress = self.progress
+        if not self.synced or message.incarnation != progress.incarnation:
+            return
+        links = {LinkId(segment.link) for segment in message.segments}
+        try:
+            self._check(message)
+            self._claim(message)
+        except (Refused, PeerViolation) as error:
+            self.meet(links)
+            if isinstance(error, PeerViolation):
+                raise
+            return
+        self.send(AllocAck(self.config.ksid, progress.incarnation, progress.next_index))
+
+    def _check(self, message: Alloc) -> None:
+        progress, size = self.progress, message.chunk_size
+        if message.first != progress.next_index or not 0 < size <= MAX_CHUNK_SIZE:
+            raise Refused("not the next chunks")
+        if progress.next_index and size != progress.chunk_size:
+            raise PeerViolation(self.config.remote, f"changes the chunk size of {self.config.ksid}")
+        if sum(segment.length for segment in message.segments) != size * message.count:
+            raise PeerViolation(self.config.remote, f"allocates other than whole chunks to {self.config.ksid}")
+
+    def _claim(self, message: Alloc) -> None:
+        """A run comes from one link; of several links' segments none is taken before all are known to be the leader's."""
+        pools = {segment.link: self.pools.get(LinkId(segment.link)) for segment in message.segments}
+        (pool,) = pools.values() if len(pools) == 1 else (None,)
+        if pool is None or pool.remote != self.config.remote:
+            raise Refused("no such link here")
+        taken = pool.claim(message.segments, "stream", self._consumer(message.first))
+        self.progress.chunk_size = message.chunk_size
+        self._store(message.first, taken)
+
+    def on_ack(self, message: AllocAck) -> None:
+        progress = self.progress
+        if self.leads and self.synced and message.incarnation == progress.incarnation:
+            # Written with the next thing that is: after a restart the follower says so again.
+            progress.confirmed = max(progress.confirmed, min(message.next_index, progress.next_index))
+
+    # Reading ---------------------------------------------------------------------------------------------------------------
+
+    def next_unread(self) -> int:
+        return self.progress.highest_read + 1
+
+    def read(self, index: int, now: float) -> Chunk | None:
+        """Releases a chunk at this end, which ends the one released before; None when it is not ready yet.
+
+        To be handed out once all is durable. Raises InvalidValue for a chunk that is gone, InsufficientKey for one too
+        far ahead, PeerNotConnected when the stream is over and will not get there; nothing is consumed then.
+        """
+        if self._readable(index):
+            self._release(index)
+            stored = self.chunks[index]
+            age = max(0, round(1000 * (now - stored.made)))
+            return Chunk(index, stored.key.take(0, len(stored.key)), age, stored.hops)
+        progress = self.progress
+        if index < progress.next_index and index not in self.chunks:
+            raise InvalidValue("index", str(index), "this chunk was delivered or erased; each is delivered once")
+        if index > min(progress.highest_read + MAX_AHEAD, MAX_INDEX):
+            raise InsufficientKey(f"chunk {index}: at most {MAX_AHEAD} ahead of the last one read")
+        if index >= progress.next_index and progress.peer_attachment is Attachment.CLOSED:
+            raise PeerNotConnected(self.config.ksid)
+        self.want(index + 1)
+        return None
+
+    def _readable(self, index: int) -> bool:
+        return index in self.chunks and (not self.leads or index < self.progress.confirmed)
+
+    def _release(self, index: int) -> None:
+        progress = self.progress
+        if progress.released == index:
+            return
+        self._drop([progress.released])
+        progress.released = index
+        progress.highest_read = max(progress.highest_read, index)
+        progress.consumed += progress.chunk_size
+        self._write()
+
+    def expire(self, now: float) -> int:
+        """Erases chunks that have lain longer than TTL; how many. What is not confirmed yet is left to the next meeting."""
+        ttl = self.config.ttl_seconds
+        if ttl is None:
+            return 0
+        late = [index for index, chunk in self.chunks.items() if now - chunk.since > ttl and self._readable(index)]
+        self._drop(late)
+        return len(late)
+
+    def _drop(self, indexes: Iterable[int]) -> None:
+        for index in indexes:
+            chunk = self.chunks.pop(index, None)
+            if chunk is not None:
+                chunk.key.wipe()
+                self.journal.chunk_gone(self.config.ksid, index)
+
+    def _write(self) -> None:
+        self.journal.stream(self.progress)

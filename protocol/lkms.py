@@ -1,0 +1,266 @@
+"""Messages between two key managers: MessagePack arrays behind a 4-octet length. No message but `Relay` ever carries key,
+and that one only under a one-time pad.
+
+Bytes in, messages out: `Codec.receive`, `Codec.next_message`, `build`. A message that is too long, unreadable or unknown
+is a ProtocolError, after which the session is worth nothing and is closed. What the messages mean, and in which order they
+may come, is decided in agent/lkms; numbers and sizes are bounded here.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+VERSION = 1
+MAX_MESSAGE = 1 << 20
+"""Octets of one message without its length."""
+
+Id = Annotated[str, msgspec.Meta(max_length=36)]  # a UUID in canonical text form
+Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_MESSAGE)]
+Index = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
+Attachment = Annotated[int, msgspec.Meta(ge=0, le=2)]
+Range = tuple[Number, Number]
+"""First and last number, both included."""
+
+
+class ProtocolError(ValueError):
+    """The octets are no message of this protocol."""
+
+
+class Segment(NamedTuple):
+    """`length` octets of block `block` of link `link`, from `offset` on; offsets count from the start of the whole block."""
+
+    link: Id
+    block: Number
+    offset: Size
+    length: Size
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Root of the messages; the first member of the array is the class's name."""
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """The first message of each end."""
+
+    version: int
+
+
+class Ping(Message, frozen=True, tag="ping"):
+    """Says that the sender lives."""
+
+
+# Links ---------------------------------------------------------------------------------------------------------------
+
+
+class LinkHello(Message, frozen=True, tag="link-hello"):
+    """From the end with the higher id: the link is ready here; send LinkSync."""
+
+    link: Id
+
+
+class LinkSync(Message, frozen=True, tag="link-sync"):
+    """All that the sender holds of a link. The end with the lower id asks, the other answers with `reply` and the
+    same epoch.
+
+    `partial` lists blocks of which a front part is used up, with the number of octets used. `swapped` lists blocks whose
+    owner is, for the sender, not the one that their number's parity says. No number up to `high` will ever come anew.
+    """
+
+    link: Id
+    epoch: Number
+    reply: bool
+    high: Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
+    held: Sequence[Range]
+    partial: Sequence[tuple[Number, Size]]
+    swapped: Sequence[Range]
+    full: bool
+
+
+class Have(Message, frozen=True, tag="have"):
+    """Blocks that the sender durably holds as well from now on. `full`: it takes no more for now. `hops`: trusted nodes
+    that the key of a virtual link passed through."""
+
+    link: Id
+    blocks: Sequence[Range]
+    full: bool
+    hops: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+
+
+class Lost(Message, frozen=True, tag="lost"):
+    """Blocks that the sender burnt."""
+
+    link: Id
+    blocks: Sequence[Range]
+
+
+class Want(Message, frozen=True, tag="want"):
+    """The sender runs short of blocks of its own; the peer may give some of its."""
+
+    link: Id
+
+
+class Give(Message, frozen=True, tag="give"):
+    """Blocks that belong to the receiver from now on (none: there is nothing to give)."""
+
+    link: Id
+    blocks: Sequence[Range]
+
+
+# Key streams ---------------------------------------------------------------------------------------------------------
+
+
+class StreamHello(Message, frozen=True, tag="stream-hello"):
+    """From the follower: the stream is ready here, or an allocation could not be taken; send StreamSync.
+
+    `links` are those whose key could not be taken: their ends must meet again, too.
+    """
+
+    ksid: Id
+    links: Sequence[Id] = ()
+
+
+class StreamSync(Message, frozen=True, tag="stream-sync"):
+    """From the leader: how the stream stands. 0 as chunk size: not known yet. Until the answer nothing else counts."""
+
+    ksid: Id
+    epoch: Number
+    incarnation: Number
+    chunk_size: Size
+    attachment: Attachment
+
+
+class StreamState(Message, frozen=True, tag="stream-state"):
+    """The follower's answer: it holds, or held, all chunks below `next_index` of this incarnation, and no other."""
+
+    ksid: Id
+    epoch: Number
+    fresh: bool  # it knew nothing of this incarnation
+    chunk_size: Size
+    attachment: Attachment
+    next_index: Index
+    upto: Index
+
+
+class Attach(Message, frozen=True, tag="attach"):
+    """The application at the sender's end: 0 never came, 1 is connected, 2 has closed."""
+
+    ksid: Id
+    attachment: Attachment
+    chunk_size: Size
+
+
+class Need(Message, frozen=True, tag="need"):
+    """From the follower: allocate chunks up to, not including, `upto`."""
+
+    ksid: Id
+    upto: Index
+
+
+class Alloc(Message, frozen=True, tag="alloc"):
+    """From the leader: `segments` in this order are the octets of chunks `first` … `first + count - 1`."""
+
+    ksid: Id
+    incarnation: Number
+    chunk_size: Size
+    first: Index
+    count: Annotated[int, msgspec.Meta(ge=1, le=65536)]
+    segments: Sequence[Segment]
+
+
+class AllocAck(Message, frozen=True, tag="alloc-ack"):
+    """From the follower: all chunks below `next_index` are durable here."""
+
+    ksid: Id
+    incarnation: Number
+    next_index: Index
+
+
+# Relay ---------------------------------------------------------------------------------------------------------------
+
+
+class Relay(Message, frozen=True, tag="relay"):
+    """Key of a virtual link on one hop: the blocks one after the other, XOR a pad, with a one-time tag over all of it.
+
+    `pad` names the octets of the link between the two nodes of this hop: 32 for the tag, then one for each octet of key.
+    """
+
+    link: Id
+    hops: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    blocks: Sequence[tuple[Number, Size]]
+    pad: Sequence[Segment]
+    ciphertext: bytes
+    tag: bytes
+
+
+class RelayNack(Message, frozen=True, tag="relay-nack"):
+    """These blocks did not arrive and never will. `links`: the links whose pads the sender of this could not take."""
+
+    link: Id
+    blocks: Sequence[Number]
+    reason: Annotated[str, msgspec.Meta(max_length=200)]
+    links: Sequence[Id] = ()
+
+
+AnyMessage = (
+    Hello
+    | Ping
+    | LinkHello
+    | LinkSync
+    | Have
+    | Lost
+    | Want
+    | Give
+    | StreamHello
+    | StreamSync
+    | StreamState
+    | Attach
+    | Need
+    | Alloc
+    | AllocAck
+    | Relay
+    | RelayNack
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def build(message: AnyMessage) -> bytes:
+    """The octets of a message, length included."""
+    body = _encoder.encode(message)
+    if len(body) > MAX_MESSAGE:
+        raise ProtocolError(f"message of {len(body)} octets, the limit is {MAX_MESSAGE}")
+    return len(body).to_bytes(4) + body
+
+
+def relay_header(message: Relay) -> bytes:
+    """What the tag of a relay message covers beside its ciphertext."""
+    return _encoder.encode((message.link, message.hops, message.blocks, message.pad))
+
+
+class Codec:
+    """Octets of one session in, messages out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def receive(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next_message(self) -> AnyMessage | None:
+        """The next whole message; None when more octets are needed. Raises ProtocolError."""
+        if len(self._buffer) < 4:
+            return None
+        length = int.from_bytes(self._buffer[:4])
+        if length > MAX_MESSAGE:
+            raise ProtocolError(f"message of {length} octets, the limit is {MAX_MESSAGE}")
+        if len(self._buffer) < 4 + length:
+            return None
+        body = bytes(self._buffer[4 : 4 + length])
+        del self._buffer[: 4 + length]
+        try:
+            return _decoder.decode(body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ProtocolError(f"unreadable message: {error}") from error
