@@ -69,6 +69,10 @@ class Datastore:
 
         self._running = _Running(loop, check, changed)
         current = self._running.begin(await self._in("running", self._open))
+        try:
+            check(current)
+        except NodeError as error:  # edited while no agent ran: there is no one left to refuse it to
+            log.error("configuration breaks a rule error=%s", error)
         self._state = _State(self._sessions["state"])
         self._unsaved.set()  # an earlier process may have ended between an edit and its copy to startup
         self._tasks = [loop.create_task(self._save()), loop.create_task(self._send())]
@@ -81,9 +85,8 @@ class Datastore:
         """
         if self._state is None:
             raise DatastoreFailed("is not open")
-        wanted = yangdata.state(state)
         try:
-            await self._in("state", self._state.write, wanted)
+            await self._in("state", self._state.write, state)
         except DatastoreFailed as error:
             log.error("state not pushed error=%s", error)
 
@@ -217,7 +220,10 @@ class _Running:
     def subscribe(self, session: SysrepoSession) -> Configuration:
         """Subscribes, then reads: an edit in between is seen twice, which is harmless, and none is missed."""
         session.subscribe_module_change_unsafe(yang.NODE, yangdata.ROOT, self._changed)
-        return yangdata.configuration(read(session))
+        data = read(session)
+        for link in yangdata.drop_untyped(data):
+            log.error("link without a type is left alone link=%s", link)
+        return yangdata.configuration(data)
 
     def begin(self, read_before: Configuration) -> Configuration:
         """On the loop, with what `subscribe` read, unless a later edit has come in meanwhile."""
@@ -267,7 +273,9 @@ class _State:
         self._session = session
         self._pushed: Mapping[str, yangdata.Entry] = {}
 
-    def write(self, wanted: Mapping[str, yangdata.Entry]) -> None:
+    def write(self, state: NodeState) -> None:
+        """In its thread. Raises DatastoreFailed, with nothing written."""
+        wanted = yangdata.state(state)
         deletions, settings = yangdata.changes(self._pushed, wanted)
         if not deletions and not settings:
             return

@@ -123,6 +123,14 @@ def configuration(data: Data) -> Configuration:
     )
 
 
+def drop_untyped(data: Data) -> list[str]:
+    """Takes out links that were stored without a type while no agent ran to refuse them; returns their ids."""
+    links = _entries(data, LINK)
+    untyped = [link["qkdl_id"] for link in links if "qkdl_type" not in link]
+    links[:] = [link for link in links if "qkdl_type" in link]
+    return untyped
+
+
 def interfaces(data: Data) -> Iterator[Interface]:
     return map(_interface, _entries(data, INTERFACE))
 

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncssh
 import pytest
 
 from qswitch.agent import config, repository
+from qswitch.integration.configure import free_ports
 from qswitch.integration.identities import Authority
 
 AGENT = """
@@ -82,7 +83,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, place: config.RepositoryC
     authority = Authority("tests")
     authority.write(folder / "ca.pem")
     authority.issue(folder, "node", "Alpha", (f"urn:uuid:{NODE}",), local=True)
-    ports = {"netconf": 18300, "lkms": 18301, "etsi004": 18302}
+    ports = dict(zip(("netconf", "lkms", "etsi004"), free_ports(3), strict=True))
     users = {name: _user(folder, name) for name in ("controller", "monitor")}
     text = AGENT.format(node=NODE, repository=place.path, prefix=place.shm_prefix, **ports, **users)
     (folder / "agent.toml").write_text(text)
@@ -124,7 +125,7 @@ def prepared(agent_config: config.AgentConfig, prepared_template: Path, tmp_path
 
 
 @pytest.fixture
-def export(prepared: config.AgentConfig):  # type: ignore[no-untyped-def]
+def export(prepared: config.AgentConfig) -> Callable[..., str]:
     """Calls sysrepocfg on the repository, as a stranger would."""
 
     def call(*arguments: str, text: str | None = None) -> str:

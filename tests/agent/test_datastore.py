@@ -247,6 +247,22 @@ async def test_restart_comes_back_as_configured(prepared: AgentConfig, agent: Ag
     await again.datastore.stop()
 
 
+async def test_what_was_edited_while_no_agent_ran_does_not_stop_it(prepared: AgentConfig, stranger: Stranger) -> None:
+    assert (await stranger.links({"qkdl_id": PHYS}, VIRTUAL))[0] == 0
+    agent = Agent(prepared)
+
+    def refuse(_: Configuration) -> None:
+        raise InvalidValue("/path", "666", "evil")
+
+    agent.rule = refuse
+    assert set((await agent.start()).links) == {VIRT}
+    agent.rule = lambda _: None
+    code, text = await stranger.links({**VIRTUAL, "virt_bandwidth": 7})
+    assert code != 0 and f"qkd_link[qkdl_id='{PHYS}']/qkdl_type" in text
+    assert (await stranger.links({"qkdl_id": PHYS, "qkdl_type": f"{yang.TYPES}:VIRT"}))[0] == 0
+    await agent.datastore.stop()
+
+
 async def test_repository_of_another_node(prepared: AgentConfig) -> None:
     agent = Agent(replace(prepared, node="00000000-0000-4000-8000-0000000000ff"))  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=prepared.node):
