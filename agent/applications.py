@@ -387,7 +387,8 @@ class ApplicationTable:
         if have.period is None:
             have.period = now, consumed
         start, before = have.period
-        if (now - start).total_seconds() >= PERIOD_SECONDS:
+        left = have.phase is not Phase.ATTACHED and consumed > before  # nothing more will come: tell it now
+        if left or (now - start).total_seconds() >= PERIOD_SECONDS:
             have.statistics.append(Consumption(start, now, max(0, consumed - before)))
             have.period = now, consumed
 

@@ -186,7 +186,9 @@ class LinkTable:
 
     async def _bring_about(self, have: _Link, config: LinkConfig) -> None:
         await self._keys.configure_link(config)
-        have.known = True
+        if not have.known:
+            have.known = True
+            self._sample(have, self._now())  # a pool may be filled before the first `refresh`
         plan = self._plan(have)
         if have.plan != plan:
             await self._stop_device(have)
