@@ -13,6 +13,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import libyang
@@ -151,22 +152,20 @@ class Datastore:
             raise ConfigurationError(file, f"[node] qkdn_id: {path} is the repository of node {found}")
 
     def _write_node(self, session: SysrepoSession, data: yangdata.Data) -> None:
-        """The devices are what the agent's file says at this start; the rest of the node is the controllers' to change."""
+        """Version and devices are what they are at this start; the rest of the node is the controllers' to change."""
         have = {one.interface: one for one in yangdata.interfaces(data)}
         want = {one.interface: one for one in self._interfaces}
-        if have == want:
-            return
-        path = f"{yangdata.ROOT}/{yangdata.INTERFACE}"
-        for interface in have.keys() - want.keys():
-            session.delete_item(f"{path}[qkdi_id='{interface}']")
-        changed = [yangdata.interface_data(one) for key, one in want.items() if have.get(key) != one]
-        for entry in changed:
-            if entry["qkdi_id"] in have:
-                session.delete_item(f"{path}[qkdi_id='{entry['qkdi_id']}']")
-                session.apply_changes()
-        if changed:
-            _edit(session, {"qkd_interfaces": {"qkd_interface": changed}})
-        session.apply_changes()
+        for interface in have.keys() - {key for key, one in have.items() if want.get(key) == one}:
+            session.delete_item(f"{yangdata.ROOT}/{yangdata.INTERFACE}[qkdi_id='{interface}']")
+        session.apply_changes()  # apart from what follows, or a changed device would be merged with its old description
+        members: yangdata.Data = {}
+        if data.get("qkdn_version") != (installed := version("quantum-switch")):
+            members["qkdn_version"] = installed
+        if changed := [yangdata.interface_data(one) for key, one in want.items() if have.get(key) != one]:
+            members["qkd_interfaces"] = {"qkd_interface": changed}
+        if members:
+            _edit(session, members)
+            session.apply_changes()
 
     # Startup follows running -------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,13 @@ async def test_interfaces_are_what_the_node_has(prepared: AgentConfig, stranger:
         assert tuple(found.interfaces.values()) == interfaces
         await agent.datastore.stop()
     assert "qkd_interfaces" not in await stranger.get("startup")
+
+
+async def test_version_is_the_installed_one(prepared: AgentConfig, stranger: Stranger) -> None:
+    await stranger.edit({"qkdn_version": "0.0.0"})
+    agent = Agent(prepared)
+    assert (await agent.start()).version == version("quantum-switch")
+    await agent.datastore.stop()
 
 
 async def test_edit_is_applied_after_it_is_in(agent: Agent, stranger: Stranger) -> None:
