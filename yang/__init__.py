@@ -53,7 +53,9 @@ SERVER: tuple[Module, ...] = (
     Module("iana-tls-cipher-suite-algs"),
     Module("iana-crypt-hash"),
     Module("ietf-crypto-types", ("cleartext-passwords", "cleartext-private-keys")),
-    Module("ietf-truststore", ("central-truststore-supported", "inline-definitions-supported", "certificates", "public-keys")),
+    Module(
+        "ietf-truststore", ("central-truststore-supported", "inline-definitions-supported", "certificates", "public-keys")
+    ),
     Module("ietf-keystore", ("central-keystore-supported", "inline-definitions-supported", "asymmetric-keys")),
     Module("ietf-tcp-common", ("keepalives-supported",)),
     Module("ietf-tcp-client", ("tcp-client-keepalives",)),
@@ -74,5 +76,5 @@ SERVER: tuple[Module, ...] = (
 # The types module too must be implemented: identities of a module that is only imported are no usable values.
 QKD: tuple[Module, ...] = (Module(TYPES), Module(NODE), Module(EXTENSIONS))
 
-# Sysrepo brings ietf-netconf with all of its features off; data and capabilities of a node go by these.
-NETCONF_FEATURES: tuple[str, ...] = ("writable-running", "rollback-on-error", "startup", "validate", "xpath", "candidate")
+# Sysrepo brings ietf-netconf with all of its features off; these are what `qkd-netconf` offers as capabilities.
+NETCONF_FEATURES: tuple[str, ...] = ("writable-running", "rollback-on-error", "startup", "validate", "xpath")
