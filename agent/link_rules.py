@@ -99,16 +99,21 @@ def check(configuration: Configuration, interfaces: Mapping[InterfaceId, Interfa
 
     `interfaces` are those the node really has.
     """
-    used: dict[InterfaceId, LinkId] = {}
     for link in configuration.links.values():
-        if link.type is LinkType.PHYSICAL:
-            _check_physical(link, configuration, interfaces)
-            assert link.local_interface is not None
-            if (other := used.setdefault(link.local_interface, link.link)) != link.link:
-                path = leaf(link.link, "qkdl_local/qkdi_id")
-                raise InvalidValue(path, str(link.local_interface), f"link {other} uses this interface")
-        else:
-            _check_virtual(link, configuration)
+        check_link(link, configuration, interfaces)
+
+
+def check_link(link: LinkConfig, configuration: Configuration, interfaces: Mapping[InterfaceId, Interface]) -> None:
+    """The rules for one link among the others. Raises InvalidValue naming the leaf."""
+    if link.type is LinkType.VIRTUAL:
+        _check_virtual(link, configuration)
+        return
+    _check_physical(link, configuration, interfaces)
+    physical = (one for one in configuration.links.values() if one.type is LinkType.PHYSICAL)
+    sharing = [one.link for one in physical if one.local_interface == link.local_interface]
+    if (first := min(sharing, default=link.link)) != link.link:
+        path = leaf(link.link, "qkdl_local/qkdi_id")
+        raise InvalidValue(path, str(link.local_interface), f"link {first} uses this interface")
 
 
 def leaf(link: LinkId, name: str) -> str:

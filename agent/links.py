@@ -27,6 +27,7 @@ from .link_rules import (
     LinkEvent,
     Rate,
     Refill,
+    check_link,
     expected_consumption,
     is_news,
     is_relay,
@@ -58,7 +59,9 @@ from .tasks import Tasks
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 10.0  # performance of one link is told at most this often
+ALARM_SECONDS = 30.0  # the same alarm is raised at most this often
 FRESH_SECONDS = 5.0  # a virtual link that took key in within this time is running
+DEVICE_SECONDS = 30.0  # for a device to start or to stop
 RETRY_SECONDS = (1.0, 30.0)  # first and last pause before a device or the key store is tried again
 
 
@@ -129,11 +132,12 @@ class LinkTable:
         self._notify, self._changed = notify, changed
         self._links: dict[LinkId, _Link] = {}
         self._configuration = Configuration(node)
+        self._alarmed: dict[tuple[LinkId | None, str], float] = {}
 
     # What is wanted --------------------------------------------------------------------------------------------------
 
     def apply(self, configuration: Configuration) -> None:
-        """Notes the whole configuration, which `link_rules.check` has let pass; workers bring it about."""
+        """Notes the whole configuration; workers bring it about."""
         self._configuration = configuration
         for link, config in configuration.links.items():
             if (have := self._links.get(link)) is None:
@@ -189,7 +193,7 @@ class LinkTable:
         if not have.known:
             have.known = True
             self._sample(have, self._now())  # a pool may be filled before the first `refresh`
-        plan = self._plan(have)
+        plan = self._plan(have) if have.activity is not Activity.HELD else None
         if have.plan != plan:
             await self._stop_device(have)
             if plan is not None:
@@ -203,11 +207,15 @@ class LinkTable:
         log.info("link removed link=%s", have.link)
 
     def _plan(self, have: _Link) -> _Plan | None:
-        """What the device should run with; None where there is none or it should rest."""
+        """What the device is to run with; None for a virtual link.
+
+        Raises InvalidValue for a link that was configured against the rules while no agent was there to refuse it.
+        """
         config = have.config
-        if config.type is not LinkType.PHYSICAL or have.activity is Activity.HELD:
+        if config.type is not LinkType.PHYSICAL:
             return None
-        assert config.local_interface is not None and config.remote_node is not None  # by link_rules.check
+        check_link(config, self._configuration, self._interfaces.interfaces)
+        assert config.local_interface is not None and config.remote_node is not None  # by the rules
         role = config.role or self._interfaces.interfaces[config.local_interface].role_support
         attenuation = None if config.attenuation_db is None else float(config.attenuation_db)
         return _Plan(config.local_interface, role, config.remote_node, config.wavelength, attenuation)
@@ -231,12 +239,14 @@ class LinkTable:
             loop.call_soon_threadsafe(self._reported, have, plan, what)
 
         try:
-            await self._interfaces.device(plan.interface).start(told, partial(self._keys.deliver, have.link), report)
+            async with asyncio.timeout(DEVICE_SECONDS):
+                await self._interfaces.device(plan.interface).start(told, partial(self._keys.deliver, have.link), report)
         except Exception as error:  # a vendor's code
             log.debug("device did not start interface=%s", plan.interface, exc_info=error)
-            self._interfaces.failed(plan.interface, str(error) or repr(error))
+            problem = "took too long to start" if isinstance(error, TimeoutError) else str(error) or repr(error)
+            self._interfaces.failed(plan.interface, problem)
             await self._stop_device(have)
-            raise DeviceFailed(plan.interface, str(error) or repr(error)) from error
+            raise DeviceFailed(plan.interface, problem) from error
         except asyncio.CancelledError:
             await self._stop_device(have)
             raise
@@ -246,10 +256,11 @@ class LinkTable:
         if (plan := have.plan) is None:
             return
         try:
-            await self._interfaces.device(plan.interface).stop()
+            async with asyncio.timeout(DEVICE_SECONDS):
+                await self._interfaces.device(plan.interface).stop()
         except Exception as error:  # a vendor's code; nothing is known of what it does now
             log.exception("device did not stop interface=%s", plan.interface)
-            self._interfaces.failed(plan.interface, f"did not stop: {error}")
+            self._interfaces.failed(plan.interface, f"did not stop: {error!r}")
         finally:
             have.plan, have.report = None, _SILENT
             self._interfaces.lock(plan.interface).release()
@@ -297,7 +308,12 @@ class LinkTable:
             self._look(have, self._now())
 
     def alarm(self, link: LinkId | None, message: str) -> None:
-        """Something that an operator must see; without a link it concerns all of them."""
+        """Something that an operator must see; without a link it concerns all of them. Not said again for some time."""
+        now = self._now()
+        self._alarmed = {said: at for said, at in self._alarmed.items() if now - at < ALARM_SECONDS}
+        if (link, message) in self._alarmed:
+            return
+        self._alarmed[link, message] = now
         log.error("alarm link=%s message=%s", link, message)
         for each in [link] if link is not None else list(self._links):
             status = self._links[each].status if each in self._links else None

@@ -352,6 +352,16 @@ async def test_a_failing_key_store_is_an_alarm_and_tried_again(bench: Bench, mon
     assert sum(isinstance(one, Event) and one.is_alarm for one in bench.said) == 1
 
 
+async def test_a_link_configured_against_the_rules_is_an_alarm_and_harms_no_other(bench: Bench) -> None:
+    double = replace(PHYSICAL, link=ROUTE)  # edited while no agent was there to refuse it
+    bench.table.apply(configuration(PHYSICAL, double))
+    await bench.until(lambda: bench.device.link is not None)
+    alarms = [one for one in bench.said if isinstance(one, Event) and one.is_alarm]
+    assert [(one.link, "uses this interface" in one.message) for one in alarms] == [(ROUTE, True)]
+    bench.table.apply(configuration(double))
+    await bench.until(lambda: f"start {ROUTE} TRANSMITTER None" in bench.log)
+
+
 async def test_a_virtual_end_runs_with_usable_key(bench: Bench) -> None:
     bench.table.apply(configuration(VIRTUAL))
     await bench.until(lambda: ROUTE in bench.keys.level)
