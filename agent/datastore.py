@@ -27,7 +27,7 @@ from qswitch import yang
 from . import notifications, repository, yangdata
 from .config import AgentConfig
 from .errors import ConfigurationError, DatastoreFailed, InvalidValue, NodeError, edge
-from .model import Configuration, Interface, NodeState, Notification
+from .model import Configuration, Interface, InterfaceId, NodeState, Notification
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Datastore:
     def __init__(self, config: AgentConfig, interfaces: Sequence[Interface]) -> None:
         self._config = config
         self._interfaces = interfaces
+        self.gone: frozenset[InterfaceId] = frozenset()  # interfaces the node had before this start
         self._connection: sysrepo.SysrepoConnection | None = None
         self._sessions: dict[str, SysrepoSession] = {}
         self._threads: dict[str, concurrent.futures.ThreadPoolExecutor] = {}
@@ -155,6 +156,7 @@ class Datastore:
         """Version and devices are what they are at this start; the rest of the node is the controllers' to change."""
         have = {one.interface: one for one in yangdata.interfaces(data)}
         want = {one.interface: one for one in self._interfaces}
+        self.gone = frozenset(have.keys() - want.keys())
         for interface in have.keys() - {key for key, one in have.items() if want.get(key) == one}:
             session.delete_item(f"{yangdata.ROOT}/{yangdata.INTERFACE}[qkdi_id='{interface}']")
         session.apply_changes()  # apart from what follows, or a changed device would be merged with its old description

@@ -82,15 +82,15 @@ class InterfaceTable:
             {number: device.describe() for number, device in sorted(devices.items())}
         )
 
-    def announce(self, before: Iterable[InterfaceId] = ()) -> None:
-        """Tells the controllers what is here and, of `before` (the interfaces the datastore knew), what is gone.
+    def announce(self, gone: Iterable[InterfaceId] = ()) -> None:
+        """Tells the controllers what is here and what is `gone` since the last start.
 
         `interface_new` is sent for every interface at every start, not only for new ones: notifications have no replay,
         so nobody knows which controller heard the last one, and a device may have been exchanged behind the same number.
         """
         for interface in self.interfaces.values():
             self._notify(InterfaceNew(interface))
-        for number in sorted(set(before) - set(self.interfaces)):
+        for number in sorted(gone):
             self._notify(InterfaceOut(number))
 
     def device(self, number: InterfaceId) -> QkdDevice:

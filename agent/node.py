@@ -64,14 +64,13 @@ class Node:
     async def start(self) -> None:
         """Returns when the node serves. Raises NodeError or OSError when it cannot; `stop` is to be called then, too."""
         self._configuration = await self._datastore.start(self._check, self._apply)
-        before = set(self._configuration.interfaces)
         await self._keys.start()
         self._applies = True
         self._bring_about(self._configuration)
         self._tasks.spawn(self._send(), "notifications")
         self._tasks.spawn(self._pusher.run(), "state")
         await self._server.start()
-        self._interfaces.announce(before)
+        self._interfaces.announce(self._datastore.gone)
         log.info("node serves node=%s name=%s", self._config.node, self._config.name)
 
     async def stop(self) -> None:
