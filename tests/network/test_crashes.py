@@ -93,6 +93,36 @@ async def test_kills_while_keys_are_drawn(triangle: Emulation) -> None:
     _audit(triangle)
 
 
+async def test_stored_key_outlives_a_kill(triangle: Emulation) -> None:
+    """What nobody has asked for is all there after a crash, at both ends."""
+    link = await _idle_link(triangle)
+    before = await _usable(triangle, link)
+    await triangle.kill("beta/agent")
+    await triangle.start_process("Beta", "agent")
+    async with asyncio.timeout(60):
+        while min((await _usable(triangle, link)).values()) < 0.99 * min(before.values()):
+            await asyncio.sleep(0.2)
+
+
+async def _idle_link(network: Emulation) -> str:
+    """The link Alpha–Beta, once its key store is full: no key that comes later can stand in for what was lost."""
+    async with asyncio.timeout(60):
+        while True:
+            for one in await network.links():
+                names = {one["source"]["name"], one["destination"]["name"]}
+                if one["type"] == "PHYS" and names == {"Alpha", "Beta"}:
+                    levels = await _usable(network, one["link"])
+                    await asyncio.sleep(1.5)
+                    if levels == await _usable(network, one["link"]) and len(levels) == 2:
+                        return str(one["link"])
+
+
+async def _usable(network: Emulation, link: str) -> dict[str, int]:
+    async with network.api() as api:
+        ends = (await api.get(f"/v1/links/{link}")).json()["ends"]
+    return {one["node"]: one["usable_bits"] for one in ends if one["usable_bits"]}
+
+
 async def _links_are_back(network: Emulation) -> None:
     async with asyncio.timeout(60):
         while not all(one["status"] == "ACTIVE" for one in await network.links() if one["type"] == "PHYS"):

@@ -2,9 +2,11 @@
 
 import base64
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from applications import pair
+from ncclient import manager
 
 from qswitch.integration.emulation import Emulation
 
@@ -23,13 +25,40 @@ async def test_no_key_byte_is_anywhere(madrid: Emulation) -> None:
         keys = [bytes((await a.get_key(ksid, index)).key) for index in range(8)]
         assert keys == [(await b.get_key(ksid, index)).key for index in range(8)]
         texts = [(await api.get(f"/v1/{part}")).content for part in ("nodes", "links", "apps", "topology", "events")]
-    names = [path for path in madrid.directory.rglob("*") if path.is_file()]
-    names += [path for path in Path("/dev/shm").glob("qs*") if path.is_file()]
-    assert any(path.suffix == ".log" for path in names)
-    assert any(path.name == "keys.sqlite" for path in names)
+        texts += [_netconf(madrid, node) for node in ("Quintin", "Quijote", "Quijano")]
+    files = _files(madrid)
+    assert any(path.suffix == ".log" for path in files)
+    assert any(path.name == "keys.sqlite" for path in files)
     pattern = re.compile(b"|".join(re.escape(form) for key in keys for form in _forms(key)))
-    assert not [path for path in names if pattern.search(path.read_bytes())]
+    assert not [path for path, octets in files.items() if pattern.search(octets)]
     assert not [text for text in texts if pattern.search(text)]
+    # What is looked for would be found: a fingerprint that is there on purpose, the key stream's id.
+    assert any(ksid.encode() in text for text in texts)
+
+
+def _files(network: Emulation) -> dict[Path, bytes]:
+    """All files of the network and of its datastores' shared memory, but those that vanish while we look."""
+    files = {}
+    for path in (*network.directory.rglob("*"), *Path("/dev/shm").glob("qs*")):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                files[path] = path.read_bytes()
+    return files
+
+
+def _netconf(network: Emulation, node: str) -> bytes:
+    """All that a controller is shown of a node, configuration and state."""
+    netconf = network.node(node)["netconf"]
+    with manager.connect(
+        host=netconf["host"],
+        port=netconf["port"],
+        username=netconf["username"],
+        key_filename=str(network.directory / netconf["key"]),
+        hostkey_b64=netconf["host_key"].split()[1],
+        allow_agent=False,
+        look_for_keys=False,
+    ) as session:
+        return (session.get().data_xml + session.get_config("running").data_xml).encode()
 
 
 def test_agents_leave_no_core_file(madrid: Emulation) -> None:
