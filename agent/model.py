@@ -135,7 +135,7 @@ class LinkConfig:
 
     @property
     def next_hop(self) -> NodeId | None:
-        """The next node of a unicast route (TFS writes the whole rest of the route; its first entry is the next hop)."""
+        """The next node of a unicast route, which has one entry. The datastore keeps no order: of several, any may come."""
         return self.next_hops[0] if self.next_hops else None
 
 
