@@ -53,8 +53,7 @@ from qswitch.agent.stream_rules import (
     parties,
 )
 from qswitch.agent.tasks import Tasks
-from qswitch.protocol.etsi004 import Close, Dialect, GetKey, OpenConnect, Status
-from qswitch.protocol.etsi004 import Qos as StreamQos
+from qswitch.protocol.etsi004 import Close, Dialect, GetKey, OpenConnect, Qos as StreamQos, Status
 
 NODES = (NodeId("00000001-0000-4000-8000-000000000000"), NodeId("00000002-0000-4000-8000-000000000000"))
 ALICE, BOB, EVE = (f"qkd://{node}/{name}" for node, name in ((NODES[0], "alice"), (NODES[1], "bob"), (NODES[0], "eve")))

@@ -6,8 +6,7 @@ import os
 from dataclasses import asdict, replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from qswitch.app.records import (
     MAX_HEADER,

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from network_facts import ksid, link, node, physical, record, stream, virtual
 
 from qswitch.controller.model import LinkIntent, LinkType, NodeData, NodeId, Role, ServiceAddress

@@ -6,8 +6,7 @@ import uuid
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from qswitch.protocol.etsi004 import (
     MAX_KEY_CHUNK_SIZE,

@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from qswitch.agent.devices.fibre import Fibre
 from qswitch.agent.devices.rates import RATE_MODELS, secret_share

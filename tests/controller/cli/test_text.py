@@ -2,8 +2,7 @@
 
 import click
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from qswitch.controller.cli.grid import Grid
 from qswitch.controller.cli.text import Bandwidth, ShortIds, address, bits, rate

@@ -25,8 +25,7 @@ from qswitch.controller.plan import (
     same_link,
 )
 from qswitch.controller.southbound.editing import build_config
-from qswitch.controller.southbound.nodedata import FILTER, parse_node
-from qswitch.controller.southbound.nodedata import NODE as NAMESPACE
+from qswitch.controller.southbound.nodedata import FILTER, NODE as NAMESPACE, parse_node
 from qswitch.controller.southbound.notifications import LinkChanged, parse_notification
 from qswitch.controller.southbound.session import NetconfSession, connect
 
