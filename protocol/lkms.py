@@ -136,7 +136,6 @@ class StreamState(Message, frozen=True, tag="stream-state"):
 
     ksid: Id
     epoch: Number
-    fresh: bool  # it knew nothing of this incarnation
     chunk_size: Size
     attachment: Attachment
     next_index: Index

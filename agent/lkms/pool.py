@@ -16,6 +16,7 @@ other end to `send`, which lets a message go once all that was written before it
 from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 from qswitch.protocol.lkms import AnyMessage, Give, Have, LinkHello, LinkSync, Lost, Segment, Want
@@ -25,6 +26,9 @@ from ..model import KeyLevels, LinkId, NodeId
 from .keys import Key
 from .ranges import Ranges, TooMany, pack, unpack
 
+EPOCHS = count(1)
+"""Numbers of meetings. One sequence for the whole process: a pool or stream that is removed and made again must not
+take an answer to its predecessor for one to itself."""
 USUAL_BLOCK = 4096
 LOW_OCTETS = 4 * USUAL_BLOCK
 """An end that has less than this asks the other for some of its blocks."""
@@ -218,7 +222,7 @@ class Pool:
         """A session is up, or the ends are out of step: both say what they hold before anything is taken."""
         self.part()
         if self.asks:
-            self._epoch += 1
+            self._epoch = next(EPOCHS)
             self._send(self._snapshot(reply=False))
         else:
             self._send(LinkHello(self.link))

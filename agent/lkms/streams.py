@@ -25,7 +25,7 @@ from qswitch.protocol.lkms import Alloc, AllocAck, AnyMessage, Attach, Need, Str
 from ..errors import InsufficientKey, InvalidValue, PeerNotConnected, PeerViolation
 from ..model import KeyStreamId, LinkId, NodeId
 from .keys import Key
-from .pool import Pool, Refused, Taken
+from .pool import EPOCHS, Pool, Refused, Taken
 
 PREFETCH_CHUNKS = 64
 PREFETCH_OCTETS = 64 * 1024
@@ -119,6 +119,7 @@ class Stream:
     wanted: int = 0  # chunks below are wanted by an application of either end
     told: int = 0  # follower: what the leader was asked for last
     epoch: int = 0
+    prefetch: int = PREFETCH_CHUNKS
 
     # Life ----------------------------------------------------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ class Stream:
         if not progress.incarnation:
             progress.incarnation = self.incarnate()
             self._write()
-        self.epoch += 1
+        self.epoch = next(EPOCHS)
         size = self.chunk_size
         self.send(StreamSync(self.config.ksid, self.epoch, progress.incarnation, size, progress.attachment))
 
@@ -213,8 +214,7 @@ class Stream:
         if self.leads:
             return
         progress = self.progress
-        fresh = message.incarnation != progress.incarnation
-        if fresh:
+        if message.incarnation != progress.incarnation:
             self._forget(message.incarnation)
         progress.peer_attachment = Attachment(message.attachment)
         if message.chunk_size and not progress.next_index:
@@ -222,14 +222,16 @@ class Stream:
         self._settle()
         self.synced, self.told = True, self._target()
         ksid, size, attachment = self.config.ksid, self.config.chunk_size, progress.attachment
-        self.send(StreamState(ksid, message.epoch, fresh, size, attachment, progress.next_index, self.told))
+        self.send(StreamState(ksid, message.epoch, size, attachment, progress.next_index, self.told))
 
     def on_state(self, message: StreamState) -> None:
         """Leader. Raises PeerViolation, and starts anew, when the follower holds what was never allocated."""
         if not self.leads or message.epoch != self.epoch or self.synced:
             return
         progress, ahead = self.progress, message.next_index > self.progress.next_index
-        if ahead or (message.fresh and progress.next_index) or message.next_index < progress.confirmed:
+        # A follower that has nothing of this incarnation may have lost it, and have delivered from it before.
+        lost = message.next_index < max(progress.confirmed, min(1, progress.next_index))
+        if ahead or lost:
             self._restart()
             if ahead:
                 raise PeerViolation(self.config.remote, f"holds chunks of {self.config.ksid} that were never allocated")
@@ -269,7 +271,7 @@ class Stream:
 
     def _target(self) -> int:
         size = self.chunk_size
-        ahead = max(1, min(PREFETCH_CHUNKS, PREFETCH_OCTETS // size)) if size else 0
+        ahead = max(1, min(self.prefetch, PREFETCH_OCTETS // size)) if size else 0
         return min(max(self.wanted, self.progress.highest_read + 1 + ahead), MAX_INDEX + 1)
 
     def refill(self) -> None:

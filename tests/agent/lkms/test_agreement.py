@@ -1,0 +1,360 @@
+"""Two ends of a link and a stream, whatever is lost and whoever crashes when: once, same, confirmed.
+
+The ends are the real pools and streams over a disk that is a dictionary: what was committed survives a crash, nothing else
+does; what was sent arrives in order or is lost with the session.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from qswitch.agent.errors import NodeError
+from qswitch.agent.lkms.keys import Key
+from qswitch.agent.lkms.pool import Block, Pool, Refused, Totals
+from qswitch.agent.lkms.streams import Attachment, Progress, StoredChunk, Stream, StreamConfig
+from qswitch.agent.model import KeyStreamId, LinkId, NodeId
+from qswitch.protocol import lkms
+from qswitch.protocol.lkms import AnyMessage, Codec, Have, Segment, build
+
+LINK, KSID = LinkId("link"), KeyStreamId("stream")
+BLOCK, CHUNK = 48, 10
+Wire = deque[AnyMessage]
+
+
+@dataclass
+class Disk:
+    rows: dict[tuple[str, int], Any] = field(default_factory=dict)
+    uses: list[tuple[Segment, str, str]] = field(default_factory=list)
+
+
+class Journal:
+    """Notes that become durable, and messages that leave, at `commit`."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.notes: list[Callable[[], object]] = []
+        self.leaving: list[Callable[[], object]] = []
+
+    def block(self, _link: LinkId, number: int, cursor: int, size: int, ours: bool, made: float, key: Key) -> None:
+        self._put(("block", number), [number, size, cursor, ours, made, bytes(key.view())])
+
+    def block_owner(self, _link: LinkId, number: int, ours: bool) -> None:
+        self.notes.append(lambda: self.disk.rows["block", number].__setitem__(3, ours))
+
+    def block_gone(self, _link: LinkId, number: int) -> None:
+        self.notes.append(lambda: self.disk.rows.pop(("block", number), None))
+
+    def used(self, segment: Segment, kind: str, consumer: str) -> None:
+        self.notes.append(lambda: self.disk.uses.append((segment, kind, consumer)))
+
+    def totals(self, _link: LinkId, totals: Totals) -> None:
+        self._put(("totals", 0), replace(totals))
+
+    def chunk(self, _ksid: KeyStreamId, _incarnation: int, index: int, chunk: StoredChunk) -> None:
+        self._put(("chunk", index), [bytes(chunk.key.view()), chunk.made, chunk.since, chunk.hops])
+
+    def chunk_gone(self, _ksid: KeyStreamId, index: int) -> None:
+        self.notes.append(lambda: self.disk.rows.pop(("chunk", index), None))
+
+    def stream(self, progress: Progress) -> None:
+        self._put(("stream", 0), replace(progress))
+
+    def stream_gone(self, _ksid: KeyStreamId) -> None:
+        self.notes.append(lambda: [self.disk.rows.pop(row) for row in list(self.disk.rows) if row[0] in ("chunk", "stream")])
+
+    def _put(self, row: tuple[str, int], value: object) -> None:
+        self.notes.append(lambda: self.disk.rows.__setitem__(row, value))
+
+    def commit(self) -> None:
+        for do in [*self.notes, *self.leaving]:
+            do()
+        self.notes.clear()
+        self.leaving.clear()
+
+
+class End:
+    def __init__(self, name: str, other: str) -> None:
+        self.name, self.other, self.disk = NodeId(name), NodeId(other), Disk()
+        self.wire: Wire | None = None
+        self.now = 0.0
+        self.boot()
+
+    def boot(self) -> None:
+        """Starts with what the disk has."""
+        self.journal, rows = Journal(self.disk), self.disk.rows
+        blocks = [Block(*row[:5], Key(row[5])) for (kind, _), row in rows.items() if kind == "block"]
+        totals = replace(rows.get(("totals", 0), Totals()))
+        self.pool = Pool(LINK, self.name, self.other, 40, self.journal, self.send, totals, blocks)
+        chunks = {index: StoredChunk(Key(row[0]), *row[1:]) for (kind, index), row in rows.items() if kind == "chunk"}
+        progress = replace(rows.get(("stream", 0), Progress(KSID, self.other)))
+        self.make_stream(progress, chunks)
+
+    def make_stream(self, progress: Progress, chunks: dict[int, StoredChunk]) -> None:
+        config = StreamConfig(KSID, self.other, (LINK,), CHUNK)
+        leads, pools = self.name < self.other, {LINK: self.pool}
+        random_id, clock = lambda: random.getrandbits(62) + 1, lambda: self.now
+        self.stream = Stream(config, leads, self.journal, self.send, pools, random_id, clock, progress, chunks)
+        self.stream.prefetch = 4
+        self.stream.configure(config)
+        self.stream.attach(Attachment.CONNECTED)
+
+    def send(self, message: AnyMessage) -> None:
+        if (wire := self.wire) is not None:
+            self.journal.leaving.append(lambda: wire.append(message))
+
+    def add(self, number: int) -> None:
+        key = random.Random(number).randbytes(BLOCK)
+        if self.pool.add(number, Key(key), self.now, self.now):
+            self.send(Have(LINK, [(number, number)], self.pool.full))
+
+    def take(self, message: AnyMessage) -> None:
+        match message:
+            case lkms.LinkHello():
+                self.pool.hello()
+            case lkms.LinkSync():
+                assert not self.pool.sync(message, self.now)
+            case lkms.Have():
+                self.pool.have(message)
+            case lkms.Lost():
+                self.pool.lost(message)
+            case lkms.Want():
+                self.pool.wanted()
+            case lkms.Give():
+                self.pool.given(message)
+            case lkms.StreamHello():
+                if message.links and self.pool.synced:
+                    self.pool.meet()
+                self.stream.meet()
+            case lkms.StreamSync():
+                self.stream.on_sync(message)
+            case lkms.StreamState():
+                self.stream.on_state(message)
+            case lkms.Attach():
+                self.stream.on_attach(message)
+            case lkms.Need():
+                self.stream.on_need(message)
+            case lkms.Alloc():
+                self.stream.on_alloc(message)
+            case lkms.AllocAck():
+                self.stream.on_ack(message)
+
+
+@settings(max_examples=200, stateful_step_count=50, deadline=None)
+class Agreement(RuleBasedStateMachine):
+    ends = st.sampled_from([0, 1])
+
+    @initialize()
+    def begin(self) -> None:
+        self.both = End("a", "b"), End("b", "a")
+        self.number = 0
+        self.read: dict[tuple[int, int], bytes] = {}
+        self.last: list[tuple[int, bytes] | None] = [None, None]
+        self.pads: dict[tuple[Segment, ...], bytes] = {}
+        self.connect()
+        self.feed((0, 1), 8)
+        self.run()
+
+    # What the world does.
+
+    @rule(which=st.sampled_from([(0,), (1,), (0, 1), (0, 1), (0, 1), (0, 1)]), count=st.integers(1, 6))
+    def feed(self, which: tuple[int, ...], count: int) -> None:
+        for _ in range(count):
+            for end in which:
+                self.both[end].add(self.number)
+            self.number += 1
+
+    def connect(self) -> None:
+        """A new session; of the one before nothing counts any more."""
+        self.disconnect()
+        for end in self.both:
+            end.wire = deque()
+        self.both[0].pool.meet()
+        self.both[0].stream.meet()
+
+    @rule()
+    def disconnect(self) -> None:
+        for end in self.both:
+            end.wire = None
+            end.pool.part()
+            end.stream.part()
+
+    def crash(self, end: int) -> None:
+        self.disconnect()
+        self.both[end].boot()
+        self.last[end] = None
+
+    @rule(crashing=st.sampled_from([(), (0,), (1,), (0, 1)]), settle=st.booleans(), more=st.integers(0, 8))
+    def trouble(self, crashing: tuple[int, ...], settle: bool, more: int) -> None:
+        """The session breaks, with crashes; a new one comes up, and things go on at once or wait."""
+        self.disconnect()
+        for end in crashing:
+            self.crash(end)
+        self.connect()
+        self.feed((0, 1), more)
+        if settle:
+            self.run()
+
+    @rule(end=ends)
+    def commit(self, end: int) -> None:
+        self.both[end].journal.commit()
+
+    @rule(end=ends, count=st.integers(1, 8))
+    def arrive(self, end: int, count: int) -> None:
+        wire = self.both[1 - end].wire
+        for _ in range(min(count, len(wire) if wire else 0)):
+            assert wire
+            codec = Codec()
+            codec.receive(build(wire.popleft()))
+            message = codec.next_message()
+            assert message is not None
+            if isinstance(message, lkms.Relay):
+                self.take_pad(end, message)
+            else:
+                self.both[end].take(message)
+
+    @rule()
+    def run(self) -> None:
+        """Lets all that is under way come to an end."""
+        for _ in range(12):
+            for end in (0, 1):
+                self.both[end].stream.refill()
+                self.commit(end)
+                self.arrive(1 - end, 100)
+
+    @rule(end=ends)
+    def refill(self, end: int) -> None:
+        self.both[end].stream.refill()
+
+    @rule(seconds=st.sampled_from([1, 20]))
+    def wait(self, seconds: int) -> None:
+        for end in self.both:
+            end.now += seconds
+            end.pool.expire(end.now, 10)
+
+    # What consumers do.
+
+    @rule(end=ends, skip=st.sampled_from([0, 0, 0, 0, 1, 3, -1, -2]), times=st.integers(1, 6))
+    def gets(self, end: int, skip: int, times: int) -> None:
+        for _ in range(times):
+            self.both[end].stream.refill()
+            self.get(end, skip)
+
+    def get(self, end: int, skip: int) -> None:
+        one = self.both[end]
+        try:
+            chunk = one.stream.read(max(0, one.stream.next_unread() + skip), one.now)
+        except NodeError:
+            return
+        if chunk is None:
+            return
+        one.journal.commit()
+        key, place = bytes(chunk.key.view()), (one.stream.progress.incarnation, chunk.index)
+        assert self.read.setdefault(place, key) == key, "the ends differ"
+        self.last[end] = (chunk.index, key)
+
+    @rule(end=ends)
+    def get_again(self, end: int) -> None:
+        """A reply was lost."""
+        if (last := self.last[end]) is not None and self.both[end].stream.progress.released == last[0]:
+            chunk = self.both[end].stream.read(last[0], self.both[end].now)
+            assert chunk is None or bytes(chunk.key.view()) == last[1]
+
+    @rule(end=ends, octets=st.integers(1, 2 * BLOCK))
+    def pad(self, end: int, octets: int) -> None:
+        one = self.both[end]
+        if one.wire is not None and (taken := one.pool.allocate(octets, "relay", f"pad {random.getrandbits(60)}")):
+            self.pads[taken.segments] = bytes(taken.key.view())
+            one.send(lkms.Relay(LINK, 0, [], taken.segments, b"", b""))
+
+    def take_pad(self, end: int, message: lkms.Relay) -> None:
+        segments = tuple(message.pad)
+        try:
+            taken = self.both[end].pool.claim(segments, "relay", f"of {segments}")
+        except Refused:
+            return
+        assert bytes(taken.key.view()) == self.pads[segments]
+
+    @rule(end=ends)
+    def forget_stream(self, end: int) -> None:
+        """The stream is removed and configured again at one end."""
+        one = self.both[end]
+        one.stream.erase()
+        one.make_stream(Progress(KSID, one.other), {})
+        self.last[end] = None
+        if one.wire is not None:
+            one.stream.meet()
+
+    # What must be.
+
+    @invariant()
+    def different_places_have_different_key(self) -> None:
+        if hasattr(self, "read"):
+            assert len(set(self.read.values())) == len(self.read)
+
+    @invariant()
+    def every_octet_goes_to_one_consumer(self) -> None:
+        for end in getattr(self, "both", ()):
+            used: set[tuple[int, int]] = set()
+            for segment, kind, _ in end.disk.uses:
+                octets = {(segment.block, octet) for octet in range(segment.offset, segment.offset + segment.length)}
+                assert not octets & used, f"{kind} takes what was taken before"
+                used |= octets
+
+    @invariant()
+    def both_ends_name_the_same_consumer(self) -> None:
+        if not hasattr(self, "both"):
+            return
+        one, other = ({}, {})
+        for end, consumers in zip(self.both, (one, other), strict=True):
+            for segment, kind, consumer in end.disk.uses:
+                for octet in range(segment.offset, segment.offset + segment.length):
+                    if kind != "burnt":
+                        consumers[segment.block, octet] = (kind, consumer if kind == "stream" else "")
+        assert all(other.get(octet, consumer) == consumer for octet, consumer in one.items())
+
+    @invariant()
+    def counters_are_true(self) -> None:
+        for end in getattr(self, "both", ()):
+            pool = end.pool
+            blocks = pool._blocks.values()
+            assert pool.stored == sum(block.left for block in blocks)
+            assert pool.usable == sum(block.left for block in blocks if pool.confirmed(block.number))
+            own = [block for block in blocks if block.ours and pool.confirmed(block.number)]
+            assert pool.available == sum(block.left for block in own)
+            assert pool._stock == sorted(block.number for block in own)
+            assert all(len(block.key) == block.left for block in blocks)
+
+    def teardown(self) -> None:
+        """After everything the ends meet and go on: nothing hangs."""
+        if not hasattr(self, "both"):
+            return
+        self.connect()
+        self.run()
+        self.wait(20)
+        self.run()
+        self.feed((0, 1), 12)
+        self.run()
+        for end in (0, 1):
+            before = len(self.read), self.last[end]
+            self.get(end, 0)
+            self.run()
+            assert self.last[end] is not None and (len(self.read), self.last[end]) != before, "no key comes any more"
+        self.counters_are_true()
+
+
+TestAgreement = Agreement.TestCase
+
+
+@pytest.mark.soak
+def test_agreement_for_long() -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(Agreement, settings=settings(max_examples=3000, stateful_step_count=150, deadline=None))
+
