@@ -15,7 +15,6 @@ from qswitch.app.errors import ConnectionLost, StatusError, Unreachable
 from qswitch.integration.emulation import Emulation
 from qswitch.protocol.etsi004 import Status
 
-KILLS = 20
 SEED = 20261123
 # What a call may say while a node is down or has just come back (004 table 2); anything else is a failure.
 BUSY = {
@@ -66,8 +65,9 @@ async def _crash(network: Emulation, chance: random.Random) -> str:
     return f"{node}/{kind}"
 
 
-@pytest.mark.timeout(600)
-async def test_kills_while_keys_are_drawn(triangle: Emulation) -> None:
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("kills", [20, pytest.param(500, marks=pytest.mark.soak)])
+async def test_kills_while_keys_are_drawn(triangle: Emulation, kills: int) -> None:
     """Alpha–Gamma–Delta is one relay away; agents and NETCONF servers of all three are killed in turn."""
     chance = random.Random(SEED)
     uris = application(triangle, "alpha-1")["uri"], application(triangle, "delta-1")["uri"]
@@ -77,7 +77,7 @@ async def test_kills_while_keys_are_drawn(triangle: Emulation) -> None:
         await b.open_connect(*uris, QOS, ksid)
     readers = Reader(triangle, "alpha-1"), Reader(triangle, "delta-1")
     index = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         crash = asyncio.create_task(_crash(triangle, chance))
         while not crash.done():
             await asyncio.gather(*(one.draw(ksid, index) for one in readers))
