@@ -463,7 +463,7 @@ class KeyManager:
                 for violation in pool.sync(message, self._now()):
                     self._alarm(pool.link, violation)
             case Have():
-                pool.have(message)
+                pool.have(message, self._now())
             case Lost():
                 pool.lost(message)
             case Want():

@@ -60,6 +60,8 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._expected is None:
+            self._peers._arriving.add(self)
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.peer = _named(transport, self._expected) or None
@@ -188,9 +190,7 @@ class Peers:
         return context
 
     def _accept(self) -> Session:
-        session = Session(self, None)
-        self._arriving.add(session)
-        return session
+        return Session(self, None)
 
     async def stop(self) -> None:
         tasks = [one.task for one in self._wanted.values() if one.task is not None]

@@ -106,6 +106,8 @@ class Pool:
         self.synced = False
         self.peer_full = False
         self._epoch = 0
+        self._peer_high = -1
+        self._asked = float("inf")
         self._wanted = False
         self._blocks = {block.number: block for block in sorted(blocks, key=lambda one: one.number)}
         self._theirs: set[int] = set()
@@ -125,7 +127,7 @@ class Pool:
 
     def next_number(self) -> int:
         """For who makes the blocks: above all there were, and owned by the end that leads streams."""
-        number = self.totals.highest + 1
+        number = max(self.totals.highest, self._peer_high) + 1
         return number + number % 2
 
     def counts(self) -> tuple[int, int]:
@@ -168,16 +170,29 @@ class Pool:
         self._write_totals()
         return True
 
-    def have(self, message: Have) -> None:
+    def have(self, message: Have, now: float = 0.0) -> None:
+        if self.peer_full and not message.full:
+            for block in self._blocks.values():
+                block.alone_since = max(block.alone_since, now)
         self.peer_full = message.full
         if message.hops:
             self.totals.hops = message.hops
+        useless = []
         for number in self._numbers(message.blocks):
-            if number not in self._theirs:
-                self._theirs.add(number)
-                if block := self._blocks.get(number):
-                    self._usable(block)
-        self._wanted = False
+            if number in self._theirs:
+                continue
+            block = self._blocks.get(number)
+            if block is None and number <= self.totals.highest:
+                useless.append(number)
+                continue
+            if block is None and len(self._theirs) > 16 * self.capacity + 1000:
+                raise PeerViolation(self.remote, f"link {self.link}: holds more than it can")
+            self._theirs.add(number)
+            if block:
+                self._usable(block)
+        if useless:
+            self._send(Lost(self.link, pack(useless)))
+        self._wanted, self._asked = False, float("inf")
 
     def lost(self, message: Lost) -> None:
         """What the other end burnt is of no use here either."""
@@ -236,7 +251,7 @@ class Pool:
         if message.reply is not self.asks or (message.reply and (message.epoch != self._epoch or self.synced)):
             return []
         self.part()
-        self.synced, self.peer_full = True, message.full
+        self.synced, self.peer_full, self._peer_high = True, message.full, message.high
         violations = self._compare(message, now)
         self._write_totals()
         if not message.reply:
@@ -285,11 +300,11 @@ class Pool:
 
     def expire(self, now: float, doubt_seconds: float) -> int:
         """Burns blocks that only this end has held for so long, and tells the other; how many."""
+        self._wanted, self._asked = False, float("inf")
         if not self.synced or self.peer_full:
             return 0
         late = [b for b in self._blocks.values() if b.number not in self._theirs and now - b.alone_since > doubt_seconds]
         self.burn([block.number for block in late])
-        self._wanted = False
         return len(late)
 
     def burn(self, numbers: Iterable[int]) -> None:
@@ -321,15 +336,17 @@ class Pool:
 
     def want(self) -> None:
         """Asks for some of the other end's blocks, if it has any; once, until something changes."""
-        if self.synced and not self._wanted and self.usable > self.available:
-            self._wanted = True
+        theirs = self.usable - self.available
+        if self.synced and not self._wanted and 0 < theirs < self._asked:
+            self._wanted, self._asked = True, theirs
             self._send(Want(self.link))
 
     def wanted(self) -> None:
         """The other end runs short: gives away half of the own blocks, the youngest."""
         if not self.synced:
             return
-        given = self._stock[-max(1, len(self._stock) // 2) :] if self._stock else []
+        whole = [number for number in self._stock if not self._blocks[number].cursor]
+        given = whole[-max(1, len(whole) // 2) :]
         for number in given:
             block = self._blocks[number]
             self._theirs_again(block, ours=False)
@@ -388,8 +405,6 @@ class Pool:
             if offset < cursors.get(number, block.cursor):
                 raise PeerViolation(self.remote, f"took octets of block {number} of link {self.link} twice")
             cursors[number] = offset + length
-        for _, number, offset, _ in segments:
-            self._skip(self._blocks[number], offset)
         return self._take(segments, kind, consumer)
 
     def _take(self, segments: list[Segment], kind: str, consumer: str) -> Taken:
@@ -402,6 +417,7 @@ class Pool:
             self._journal.used(segment, kind, consumer)
             self.totals.consumed += segment.length
         self._write_totals()
+        self._asked = float("inf")
         return Taken(tuple(segments), key, made, self.totals.hops)
 
     def _skip(self, block: Block, cursor: int) -> None:

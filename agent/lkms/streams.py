@@ -244,6 +244,7 @@ class Stream:
             self._restart()
             return
         self.want(message.upto)
+        self._tell()
         self._settle()
 
     def _restart(self) -> None:
@@ -272,7 +273,7 @@ class Stream:
     def _target(self) -> int:
         size = self.chunk_size
         ahead = max(1, min(self.prefetch, PREFETCH_OCTETS // size)) if size else 0
-        return min(max(self.wanted, self.progress.highest_read + 1 + ahead), MAX_INDEX + 1)
+        return min(max(self.wanted, self.next_unread() + ahead), MAX_INDEX + 1)
 
     def refill(self) -> None:
         """Leader: allocates what is wanted, as far as there is key. Follower: asks for it when half is used up."""
@@ -362,7 +363,10 @@ class Stream:
     # Reading ---------------------------------------------------------------------------------------------------------------
 
     def next_unread(self) -> int:
-        return self.progress.highest_read + 1
+        index = self.progress.highest_read + 1
+        while index < self.progress.next_index and index not in self.chunks:  # erased at TTL
+            index += 1
+        return index
 
     def read(self, index: int, now: float) -> Chunk | None:
         """Releases a chunk at this end, which ends the one released before; None when it is not ready yet.
