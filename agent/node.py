@@ -65,6 +65,7 @@ class Node:
         """Returns when the node serves. Raises NodeError or OSError when it cannot; `stop` is to be called then, too."""
         self._configuration = await self._datastore.start(self._check, self._apply)
         await self._keys.start()
+        await self._keys.prune(self._configuration.links, self._configuration.applications)
         self._applies = True
         self._bring_about(self._configuration)
         self._tasks.spawn(self._send(), "notifications")

@@ -261,5 +261,5 @@ class Codec:
         del self._buffer[: 4 + length]
         try:
             return _decoder.decode(body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise ProtocolError(f"unreadable message: {error}") from error

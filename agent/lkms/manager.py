@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import time
+from collections.abc import Collection
 from functools import partial
 from typing import Protocol
 
@@ -90,7 +91,9 @@ class KeyManager:
         self._shown: dict[LinkId, tuple[bool, bool]] = {}
         self._fresh: dict[LinkId, tuple[int, Session, list[int]]] = {}
         self._waiters: dict[KeyStreamId, set[asyncio.Future[None]]] = {}
+        self._reading: dict[KeyStreamId, asyncio.Lock] = {}
         self._undelivered: dict[KeyStreamId, int] = {}
+        self._first = 0  # of the streams, when key is shared out next
         self._settling = False
         self._ticker: asyncio.Task[None] | None = None
 
@@ -127,13 +130,14 @@ class KeyManager:
         """Where other key managers reach this one."""
         return self._peers.endpoint
 
-    async def prune(self) -> None:
-        """Erases what the store holds of links and streams that are not configured. To be called when all that are, are."""
-        for link in [*self._saved.blocks]:
+    async def prune(self, links: Collection[LinkId], streams: Collection[KeyStreamId]) -> None:
+        """Erases what the store holds of others: they were removed while this process did not run."""
+        for link in [link for link in self._saved.blocks if link not in links]:
             self._forget_saved(link)
-        for ksid in [*self._saved.streams]:
+        for ksid in [ksid for ksid in self._saved.streams if ksid not in streams]:
             self._saved.streams.pop(ksid)
-            self._saved.chunks.pop(ksid, None)
+            for chunk in self._saved.chunks.pop(ksid, {}).values():
+                chunk.key.wipe()
             self._store.stream_gone(ksid)
         await self._store.commit()
 
@@ -228,9 +232,7 @@ class KeyManager:
 
     def relay_totals(self, link: LinkId) -> RelayTotals:
         """On a virtual link what passed through this node; on a physical one the pads taken from it."""
-        total = self._relays.totals.get(link)
-        if total is None:
-            return RelayTotals()
+        total = self._relays.total(link)
         held = 8 * self._relays.held(link)
         return RelayTotals(8 * total.relayed, 8 * total.pads, total.failures, held)
 
@@ -283,6 +285,7 @@ class KeyManager:
             self._saved.chunks.pop(ksid, None)
             self._store.stream_gone(ksid)
         self._undelivered.pop(ksid, None)
+        self._reading.pop(ksid, None)
         self._choose_peers()
         self._wake(ksid)
         await self._store.commit()
@@ -298,7 +301,7 @@ class KeyManager:
         await self._store.commit()
         try:
             async with asyncio.timeout(MEET_SECONDS):
-                while (have := self._stream(ksid)) and not have.synced and self._peers.session(have.config.remote):
+                while not (have := self._stream(ksid)).agreed and self._peers.session(have.config.remote):
                     await self._changed(ksid)
         except TimeoutError:
             log.info("key stream not known to the peer yet ksid=%s", ksid)
@@ -328,15 +331,16 @@ class KeyManager:
         chunk that is gone; InsufficientKey for one too far ahead; PeerNotConnected once the peer has closed;
         StorageFailed.
         """
-        while True:
-            have = self._stream(ksid)
-            if self._store.failing is not None:
-                raise StorageFailed(self._store.failing)
-            chunk = have.read(self._next_index(have) if index is None else index, time.time())
-            self._poke()
-            if chunk is not None:
-                return await self._released(have, chunk, index is None)
-            await self._changed(ksid)
+        async with self._reading.setdefault(ksid, asyncio.Lock()):  # of two calls for the next one, neither may skip it
+            while True:
+                have = self._stream(ksid)
+                if self._store.failing is not None:
+                    raise StorageFailed(self._store.failing)
+                chunk = have.read(self._next_index(have) if index is None else index, time.time())
+                self._poke()
+                if chunk is not None:
+                    return await self._released(have, chunk, index is None)
+                await self._changed(ksid)
 
     def _next_index(self, have: Stream) -> int:
         lost = self._undelivered.pop(have.config.ksid, None)
@@ -421,6 +425,8 @@ class KeyManager:
 
     def _send(self, peer: NodeId, message: AnyMessage) -> None:
         """Sends once all that was noted before is durable, on the session there is now."""
+        if isinstance(message, LinkSync):
+            self._fresh.pop(LinkId(message.link), None)  # what comes now must be told after it, not before
         session = self._peers.session(peer)
         if session is not None:
             self._store.after(partial(session.send, message))
@@ -540,7 +546,9 @@ class KeyManager:
     def _settle(self) -> None:
         self._settling = False
         if self._store.failing is None:
-            for stream in sorted(self._streams.values(), key=lambda one: one.config.ksid):
+            streams = sorted(self._streams.values(), key=lambda one: one.config.ksid)
+            self._first = (self._first + 1) % max(1, len(streams))  # or scarce key would all go to the lowest id
+            for stream in (*streams[self._first :], *streams[: self._first]):
                 stream.refill()
             self._relays.fill(self._now())
         for link, pool in self._pools.items():

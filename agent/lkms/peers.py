@@ -258,7 +258,7 @@ class Peers:
                         lambda: Session(self, node), endpoint.address, endpoint.port, ssl=self._context
                     )
                 await session.closed
-            except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            except (OSError, TimeoutError, ValueError) as error:  # ssl.SSLError is an OSError; no host name is a ValueError
                 log.debug("key manager not reached peer=%s problem=%s", node, error)
             finally:
                 if session is not None:

@@ -16,7 +16,7 @@ other end to `send`, which lets a message go once all that was written before it
 from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Protocol
 
 from qswitch.protocol.lkms import AnyMessage, Give, Have, LinkHello, LinkSync, Lost, Segment, Want
@@ -172,12 +172,12 @@ class Pool:
 
     def have(self, message: Have, now: float = 0.0) -> None:
         if self.peer_full and not message.full:
-            for block in self._blocks.values():
-                block.alone_since = max(block.alone_since, now)
+            for waiting in self._blocks.values():  # for room at the other end, which there is only now
+                waiting.alone_since = max(waiting.alone_since, now)
         self.peer_full = message.full
         if message.hops:
             self.totals.hops = message.hops
-        useless = []
+        useless: list[int] = []
         for number in self._numbers(message.blocks):
             if number in self._theirs:
                 continue
@@ -295,8 +295,14 @@ class Pool:
             if number in self._blocks:
                 self._theirs.add(number)
                 self._usable(block)
-        self._theirs.update(n for n in self._numbers(message.held) if n > self.totals.highest)
+        self._theirs.update(self._to_come(message.held))
         return violations
+
+    def _to_come(self, held: Iterable[tuple[int, int]]) -> list[int]:
+        """What the other end has and this one may still get; what no store could take is left out and burnt there."""
+        ranges = [(max(first, self.totals.highest + 1), last) for first, last in held]
+        numbers = (number for first, last in ranges for number in range(first, last + 1))
+        return list(islice(numbers, 16 * self.capacity + 1000))
 
     def expire(self, now: float, doubt_seconds: float) -> int:
         """Burns blocks that only this end has held for so long, and tells the other; how many."""

@@ -27,7 +27,9 @@ from .pool import Pool, Refused
 BLOCK = 4096
 BATCH_BLOCKS = 4
 WINDOW_BLOCKS = 64
-"""Blocks that may be on their way at once."""
+"""Blocks that may be on their way at once, at most. As with TCP, the window doubles with every round that arrives soon and
+shrinks when one takes long or fails: a slow hop further on must not cost the key of the fast ones before it."""
+SOON_SECONDS = 1.0
 QUEUE_OCTETS = 1 << 20
 """Key in transit that waits for pads, per next hop; more is refused."""
 
@@ -64,10 +66,15 @@ class Parcel:
 
 @dataclass(slots=True)
 class Line:
-    """What this node does for one virtual link: `route` as configured; `filling` between the low and the high mark."""
+    """What this node does for one virtual link: `route` as configured; `filling` between the low and the high mark.
+
+    `window` is how many blocks go on their way in one round, `round` when the one under way began.
+    """
 
     route: LinkConfig
     filling: bool = True
+    window: int = 1
+    round: float | None = None
     paused_until: float = 0.0  # after a failure, so that a broken route costs little
 
 
@@ -93,7 +100,8 @@ class Relays:
 
     def configure(self, route: LinkConfig) -> None:
         """New hops hold from the next batch on."""
-        self.lines[route.link] = Line(route)
+        if (line := self.lines.get(route.link)) is None or line.route != route:
+            self.lines[route.link] = Line(route)
 
     def remove(self, link: LinkId) -> None:
         self.lines.pop(link, None)
@@ -139,19 +147,30 @@ class Relays:
         if pool is None or next_hop is None or not pool.synced or now < line.paused_until or not self.reachable(next_hop):
             return False
         held, on_the_way = pool.counts()
+        self._turn_window(line, on_the_way, now)
         if held >= pool.capacity:
             line.filling = False
         elif held < pool.capacity * 4 // 5:
             line.filling = True
-        if not line.filling or on_the_way >= WINDOW_BLOCKS:
+        count = min(BATCH_BLOCKS, pool.capacity - held, line.window - on_the_way)
+        if not line.filling or count <= 0:
             return False
-        count = min(BATCH_BLOCKS, pool.capacity - held, WINDOW_BLOCKS - on_the_way)
         while count and self._pads_short(next_hop, TAG_KEY + count * BLOCK, ask=count == 1):
             count -= 1
         if not count:
             return False
+        line.round = now if line.round is None else line.round
         self._make(line.route.link, pool, next_hop, count)
         return True
+
+    def _turn_window(self, line: Line, on_the_way: int, now: float) -> None:
+        if line.round is None or on_the_way:
+            return
+        if now - line.round < SOON_SECONDS:
+            line.window = min(WINDOW_BLOCKS, 2 * line.window)
+        elif now - line.round > self.wait_seconds / 2:
+            line.window = max(1, line.window // 2)
+        line.round = None
 
     def _make(self, link: LinkId, pool: Pool, next_hop: NodeId, count: int) -> None:
         payload, blocks, number = Key(bytearray()), [], pool.next_number()
@@ -314,7 +333,7 @@ class Relays:
         if line.route.previous_hop is not None:
             self.send(line.route.previous_hop, RelayNack(message.link, message.blocks, message.reason))
         elif pool := self.pools.get(link):
-            line.paused_until = now + self.pause_seconds
+            line.paused_until, line.window, line.round = now + self.pause_seconds, 1, None
             pool.burn([number for number in message.blocks if not pool.confirmed(number)])
 
     def _count_failure(self, link: LinkId) -> None:

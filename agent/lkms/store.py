@@ -44,6 +44,7 @@ SALT_OCTETS = 32
 LINGER_SECONDS = 0.02
 """Notes that nobody waits for are gathered so long: at many blocks a second, fewer commits."""
 RETRY_SECONDS = 1.0
+PATIENCE_MS, FOLD_PATIENCE_MS = 5000, 50
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS salts (id INTEGER PRIMARY KEY AUTOINCREMENT, salt BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS links (
@@ -188,7 +189,11 @@ class Store:
         """Raises StorageFailed when the files cannot be used or do not open under the master key."""
         try:
             return await self._run(self._open)
+        except StorageFailed:
+            self._release_lock()
+            raise
         except (sqlite3.Error, OSError) as error:
+            self._release_lock()
             raise StorageFailed(f"{self._path}: {error}") from error
 
     async def close(self) -> None:
@@ -407,4 +412,7 @@ class Store:
 
     def _fold(self) -> None:
         if self._database is not None:
+            # Whoever reads the ledger just now holds the log: it is folded another time, and no commit waits for that.
+            self._database.execute(f"PRAGMA busy_timeout = {FOLD_PATIENCE_MS}").fetchall()
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._database.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}").fetchall()

@@ -137,6 +137,11 @@ class Stream:
         """The size agreed, else the one proposed here, else 0."""
         return self.progress.chunk_size or self.config.chunk_size
 
+    @property
+    def agreed(self) -> bool:
+        """Whether the ends have met, and the size that was named here is settled."""
+        return self.synced and (self.progress.chunk_size > 0 or not self.config.chunk_size)
+
     def attach(self, attachment: Attachment) -> None:
         """The application of this end has connected, or closed."""
         progress = self.progress
@@ -273,7 +278,7 @@ class Stream:
     def _target(self) -> int:
         size = self.chunk_size
         ahead = max(1, min(self.prefetch, PREFETCH_OCTETS // size)) if size else 0
-        return min(max(self.wanted, self.next_unread() + ahead), MAX_INDEX + 1)
+        return min(max(self.wanted, self.progress.highest_read + 1 + ahead), MAX_INDEX + 1)
 
     def refill(self) -> None:
         """Leader: allocates what is wanted, as far as there is key. Follower: asks for it when half is used up."""

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from qswitch.agent.config import LkmsConfig, TlsFiles
 from qswitch.agent.lkms.keys import Key
-from qswitch.agent.lkms.manager import KeyManager
-from qswitch.agent.model import Endpoint, LinkConfig, LinkId, LinkType, NodeId
+from qswitch.agent.lkms.manager import KeyManager, StreamConfig
+from qswitch.agent.model import Endpoint, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId
 from qswitch.integration.identities import Authority
-
-NAMES = "abcdef"
 
 
 def node_id(name: str) -> NodeId:
@@ -46,10 +44,20 @@ class Node:
     config: LkmsConfig
     seen: Watcher = field(default_factory=Watcher)
     keys: KeyManager = field(init=False)
+    links: dict[LinkId, LinkConfig] = field(default_factory=dict)
+    streams: dict[KeyStreamId, StreamConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.id = node_id(self.name)
         self.keys = KeyManager(self.id, self.config, self.seen)
+
+    async def configure_link(self, config: LinkConfig) -> None:
+        self.links[config.link] = config
+        await self.keys.configure_link(config)
+
+    async def configure_stream(self, config: StreamConfig) -> None:
+        self.streams[config.ksid] = config
+        await self.keys.configure_stream(config)
 
     async def crash(self) -> None:
         """Ends without a word and without writing anything more, as a process that is killed does."""
@@ -57,7 +65,15 @@ class Node:
         manager._store._batch.statements.clear()
         manager._store._batch.callbacks.clear()
         await manager.stop()
+
+    async def restart(self) -> None:
+        """Comes back as a node does: with its configuration, and with what its store has."""
         self.keys = KeyManager(self.id, self.config, self.seen)
+        await self.keys.start()
+        for link in self.links.values():
+            await self.keys.configure_link(link)
+        for stream in self.streams.values():
+            await self.keys.configure_stream(stream)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -92,7 +108,7 @@ class Net:
         """A physical link between two nodes; `feed` is its pair of devices."""
         link = link_id(number)
         for here, there in ((one, other), (other, one)):
-            await self.nodes[here].keys.configure_link(self.physical(link, here, there))
+            await self.nodes[here].configure_link(self.physical(link, here, there))
         return link
 
     def physical(self, link: LinkId, here: str, there: str) -> LinkConfig:
@@ -127,7 +143,7 @@ class Net:
                 bandwidth_bps=bandwidth_bps,
                 remote_lkms=self.nodes[far].endpoint if ends else None,
             )
-            await self.nodes[here].keys.configure_link(config)
+            await self.nodes[here].configure_link(config)
         return link
 
 

@@ -357,4 +357,3 @@ def test_agreement_for_long() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(Agreement, settings=settings(max_examples=3000, stateful_step_count=150, deadline=None))
-

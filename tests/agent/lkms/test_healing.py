@@ -5,15 +5,19 @@ Each case was a defect once.
 
 import asyncio
 import socket
+import sqlite3
 from collections import deque
+from contextlib import closing
 from typing import Any
 
+import pytest
 from key_managers import Net, material, until
 
 from qswitch.agent.lkms.manager import KeyManager, StreamConfig
 from qswitch.agent.lkms.pool import Pool, Totals
+from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import KeyStreamId, LinkId, NodeId
-from qswitch.protocol.lkms import Give, Have, LinkHello, LinkSync, Lost, Segment, Want
+from qswitch.protocol.lkms import Codec, Give, Have, LinkHello, LinkSync, Lost, ProtocolError, Segment, Want
 
 LINK = LinkId("11111111-0000-4000-8000-000000000001")
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")
@@ -181,3 +185,71 @@ async def test_a_source_that_lost_its_store_makes_no_old_numbers_anew(net: Net) 
         for index in range(40):
             assert (await a.keys.get_chunk(KSID, index)).key == (await c.keys.get_chunk(KSID, index)).key
         await feeding
+
+
+def test_stores_of_very_different_size_meet() -> None:
+    a, b = Side("a", "b", 5000), Side("b", "a", 100)
+    for number in range(5000):
+        a.add(number)
+    a.out.clear()
+    a.pool.meet()
+    settle(a, b)
+    assert a.pool.synced
+    assert b.pool.synced
+
+
+async def _fed(net: Net) -> tuple[Any, Any, LinkId]:
+    a, b = await net.node("a"), await net.node("b")
+    link = await net.fibre(1, "a", "b")
+    await net.feed(link, "a", "b", 8)
+    await until(lambda: a.keys.levels(link).usable_bits == b.keys.levels(link).usable_bits == 8 * 4096 * 8)
+    return a, b, link
+
+
+async def _joined(net: Net) -> tuple[Any, Any]:
+    a, b, link = await _fed(net)
+    for here, there in ((a, b), (b, a)):
+        await here.keys.configure_stream(StreamConfig(KSID, there.id, (link,), 32))
+        await here.keys.attach(KSID)
+    return a, b
+
+
+async def test_a_cancelled_call_for_the_next_chunk_skips_none(net: Net) -> None:
+    a, _ = await _joined(net)
+    async with asyncio.timeout(5):
+        await a.keys.get_chunk(KSID, None)
+        one, two = (asyncio.create_task(a.keys.get_chunk(KSID, None)) for _ in range(2))
+        await asyncio.sleep(0)
+        one.cancel()
+        assert [(await two).index, (await a.keys.get_chunk(KSID, None)).index] == [1, 2]
+
+
+async def test_key_of_a_link_removed_meanwhile_is_erased(net: Net) -> None:
+    a, _, _ = await _fed(net)
+    await a.keys.stop()
+    a.keys = KeyManager(a.id, a.config, a.seen)
+    await a.keys.start()
+    await a.keys.prune((), ())
+    with closing(sqlite3.connect(a.config.store)) as database:
+        assert database.execute("SELECT count(*) FROM blocks").fetchone() == (0,)
+
+
+async def test_whoever_reads_the_ledger_holds_up_no_commit(net: Net) -> None:
+    a, _ = await _joined(net)
+    async with asyncio.timeout(3):
+        await a.keys.get_chunk(KSID, None)
+        reading = ledger(a.config.store)
+        next(reading)
+        folding = asyncio.create_task(a.keys._store.fold())
+        await asyncio.sleep(0.01)
+        await a.keys.get_chunk(KSID, None)
+        await folding
+        reading.close()
+
+
+@pytest.mark.parametrize("body", [b"\x91\xa4\xff\xfe\xfd\xfc", b"\x92\xa4want\xa2\xff\xfe", b"\xdd\xff\xff\xff\xff"])
+def test_octets_that_are_no_message_are_refused_as_such(body: bytes) -> None:
+    codec = Codec()
+    codec.receive(len(body).to_bytes(4) + body)
+    with pytest.raises(ProtocolError):
+        codec.next_message()
