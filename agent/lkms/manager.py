@@ -550,6 +550,8 @@ class KeyManager:
             self._first = (self._first + 1) % max(1, len(streams))  # or scarce key would all go to the lowest id
             for stream in (*streams[self._first :], *streams[: self._first]):
                 stream.refill()
+            # A pad is small and always fits: without this, chunks of many octets would never come to their key.
+            self._relays.reserved = {link: size for one in streams if (size := one.short()) for link in one.config.links}
             self._relays.fill(self._now())
         for link, pool in self._pools.items():
             self._show(link, pool)

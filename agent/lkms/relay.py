@@ -94,6 +94,7 @@ class Relays:
     totals: dict[LinkId, LinkTotals] = field(default_factory=dict)
     lines: dict[LinkId, Line] = field(default_factory=dict)
     queues: dict[NodeId, deque[Parcel]] = field(default_factory=dict)
+    reserved: Mapping[LinkId, int] = field(default_factory=dict)  # octets of a link that pads must leave to its streams
     pause_seconds: float = 1.0
 
     # Configuration -------------------------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ class Relays:
 
     def _pads_short(self, neighbour: NodeId, octets: int, ask: bool = True) -> bool:
         pools = self._towards(neighbour)
-        short = sum(pool.available for pool in pools) < octets
+        short = sum(max(0, pool.available - self.reserved.get(pool.link, 0)) for pool in pools) < octets
         if short and ask:
             for pool in pools:
                 pool.want()

@@ -295,6 +295,12 @@ class Stream:
         while self.synced and self.progress.next_index < target and self._extend(target - self.progress.next_index):
             pass
 
+    def short(self) -> int:
+        """Leader: the octets of a chunk that is wanted and for which there is no key; 0 while none is."""
+        open_here = Attachment.CONNECTED in (self.progress.attachment, self.progress.peer_attachment)
+        wants = self.leads and self.synced and open_here and self.progress.next_index < self._target()
+        return self.progress.chunk_size if wants else 0
+
     def _extend(self, count: int) -> bool:
         """Allocates up to `count` chunks from the first link that has key for one; the others are asked for theirs."""
         size = self.progress.chunk_size

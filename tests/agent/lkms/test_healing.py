@@ -253,3 +253,21 @@ def test_octets_that_are_no_message_are_refused_as_such(body: bytes) -> None:
     codec.receive(len(body).to_bytes(4) + body)
     with pytest.raises(ProtocolError):
         codec.next_message()
+
+
+async def test_a_stream_of_big_chunks_is_not_starved_by_relay(net: Net) -> None:
+    for name in "abc":
+        await net.node(name)
+    first, second = await net.fibre(1, "a", "b"), await net.fibre(2, "b", "c")
+    await net.feed(second, "b", "c", 200)
+    a, b = net.nodes["a"], net.nodes["b"]
+    await net.route(9, "a", "b", "c")
+    for here, there in ((a, b), (b, a)):
+        await here.keys.configure_stream(StreamConfig(KSID, there.id, (first,), 16_000))
+        await here.keys.attach(KSID)
+    chunk = asyncio.create_task(a.keys.get_chunk(KSID, None))
+    for _ in range(60):
+        await net.feed(first, "a", "b", 1)
+        await asyncio.sleep(0.02)
+    async with asyncio.timeout(1):
+        assert (await chunk).index == 0
