@@ -291,6 +291,10 @@ class Agreement(RuleBasedStateMachine):
         if one.wire is not None:
             one.stream.meet()
 
+    @rule(end=ends, attachment=st.sampled_from([Attachment.CONNECTED, Attachment.CONNECTED, Attachment.CLOSED]))
+    def attach(self, end: int, attachment: Attachment) -> None:
+        self.both[end].stream.attach(attachment)
+
     # What must be.
 
     @invariant()
@@ -335,8 +339,12 @@ class Agreement(RuleBasedStateMachine):
         """After everything the ends meet and go on: nothing hangs."""
         if not hasattr(self, "both"):
             return
+        self.attach(0, Attachment.CONNECTED)
         self.connect()
+        self.attach(1, Attachment.CONNECTED)
         self.run()
+        for end, other in (self.both, self.both[::-1]):
+            assert end.stream.progress.attachment is other.stream.progress.peer_attachment is Attachment.CONNECTED
         self.wait(20)
         self.run()
         self.feed((0, 1), 12)
