@@ -1,0 +1,111 @@
+"""Two key managers as processes, killed at any time: what their applications read stays equal, and no bit is used twice."""
+
+import asyncio
+import json
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from key_managers import link_id, node_id
+
+from qswitch.agent.lkms.store import ledger
+from qswitch.integration.identities import Authority
+
+SUPPORT = Path(__file__).parents[2] / "support"
+
+
+class Process:
+    def __init__(self, plan: Path, folder: Path) -> None:
+        self.plan, self.folder, self.errors = plan, folder, folder / "errors"
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self.errors.open("ab") as errors:
+            program = str(SUPPORT / "key_manager_process.py")
+            self.process = await asyncio.create_subprocess_exec(sys.executable, program, str(self.plan), stderr=errors)
+
+    async def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        await self.process.wait()
+
+    def read(self) -> list[tuple[int, str]]:
+        """What the application got; a last line may be torn."""
+        path = self.folder / "read"
+        lines = path.read_text(encoding="ascii").splitlines(keepends=True) if path.exists() else []
+        return [(int(line.split()[0]), line.split()[1]) for line in lines if line.endswith("\n")]
+
+
+def plans(folder: Path, port: Callable[[], int]) -> list[Process]:
+    authority, ports, found = Authority("kills"), {name: port() for name in "ab"}, []
+    for name, peer in ("ab", "ba"):
+        own = folder / name
+        own.mkdir()
+        authority.issue(own, "lkms", name, (f"urn:uuid:{node_id(name)}",), local=False)
+        authority.write(own / "ca.pem")
+        plan = {"name": name, "peer": peer, "folder": str(own), "link": link_id(1)}
+        (own / "plan.json").write_text(json.dumps({**plan, "port": ports[name], "peer_port": ports[peer]}), encoding="utf-8")
+        found.append(Process(own / "plan.json", own))
+    return found
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(300, marks=pytest.mark.soak)])
+@pytest.mark.timeout(1200)
+async def test_killed_processes_go_on_with_the_same(
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int], kills: int
+) -> None:
+    both, luck = plans(tmp_path, unused_tcp_port_factory), random.Random(kills)
+    try:
+        for one in both:
+            await one.start()
+        await progress(both, 100)
+        for _ in range(kills):
+            await asyncio.sleep(luck.uniform(0.05, 1.0))
+            victims = luck.choice([both[:1], both[1:], both])
+            for one in victims:
+                await one.kill()
+            for one in victims:
+                await one.start()
+        await progress(both, 100)
+    finally:
+        for one in both:
+            if one.process is not None and one.process.returncode is None:
+                await one.kill()
+    check_read(*(one.read() for one in both))
+    check_ledgers(*(one.folder / "keys.sqlite" for one in both))
+    assert all("alarm" not in one.errors.read_text(encoding="utf-8") for one in both)
+
+
+async def progress(both: list[Process], chunks: int) -> None:
+    """Both ends get so many chunks more."""
+    goals = [len(one.read()) + chunks for one in both]
+    async with asyncio.timeout(40):
+        while any(len(one.read()) < goal for one, goal in zip(both, goals, strict=True)):
+            await asyncio.sleep(0.05)
+
+
+def check_read(one: list[tuple[int, str]], other: list[tuple[int, str]]) -> None:
+    for read in (one, other):
+        indexes = [index for index, _ in read]
+        assert indexes == sorted(set(indexes)), "a chunk was delivered twice"
+    there = dict(other)
+    common = [(key, there[index]) for index, key in one if index in there]
+    assert len(common) > 100
+    assert all(here == there for here, there in common)
+    keys = {**dict(one), **there}
+    assert len(set(keys.values())) == len(keys)
+
+
+def check_ledgers(*paths: Path) -> None:
+    consumers: dict[tuple[int, int], str] = {}
+    for path in paths:
+        used: set[tuple[int, int]] = set()
+        for row in ledger(path):
+            octets = {(row.block, octet) for octet in range(row.offset, row.offset + row.length)}
+            assert not octets & used, "octets were used twice"
+            used |= octets
+            if row.kind != "burnt":
+                assert all(consumers.setdefault(octet, row.consumer) == row.consumer for octet in octets)
+    assert consumers
