@@ -1,0 +1,117 @@
+"""Messages between key managers: there and back, in pieces, and what is no message."""
+
+from contextlib import suppress
+
+import msgspec
+import pytest
+from hypothesis import given, strategies as st
+
+from qswitch.protocol import lkms
+from qswitch.protocol.lkms import AnyMessage, Codec, ProtocolError, Segment, build, relay_header
+
+LINK = "11111111-1111-4111-8111-111111111111"
+KSID = "22222222-2222-4222-8222-222222222222"
+SEGMENTS = (Segment(LINK, (1 << 63) - 1, 0, 4096), Segment(LINK, 0, 4064, 32))
+
+MESSAGES: list[AnyMessage] = [
+    lkms.Hello(lkms.VERSION),
+    lkms.Ping(),
+    lkms.LinkHello(LINK),
+    lkms.LinkSync(LINK, 7, True, -1, ((0, 3), (6, 6)), ((2, 100),), ((3, 3),), False),
+    lkms.Have(LINK, ((0, 3),), True, 2),
+    lkms.Lost(LINK, ((5, 5),)),
+    lkms.Want(LINK),
+    lkms.Give(LINK, ()),
+    lkms.StreamHello(KSID, (LINK,)),
+    lkms.StreamSync(KSID, 1, (1 << 63) - 1, 32, 1),
+    lkms.StreamState(KSID, 1, 0, 2, 64, 128),
+    lkms.Attach(KSID, 1, 32),
+    lkms.Need(KSID, 1 << 32),
+    lkms.Alloc(KSID, 5, 32, 64, 129, SEGMENTS),
+    lkms.AllocAck(KSID, 5, 193),
+    lkms.Relay(LINK, 1, ((10, 4096),), SEGMENTS, bytes(4096), bytes(16)),
+    lkms.RelayNack(LINK, (10, 12), "no key", (LINK,)),
+]
+
+
+def all_of(codec: Codec) -> list[AnyMessage]:
+    found = []
+    while (message := codec.next_message()) is not None:
+        found.append(message)
+    return found
+
+
+def test_every_kind_of_message_is_tried() -> None:
+    assert {type(message) for message in MESSAGES} == set(AnyMessage.__args__)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_there_and_back(message: AnyMessage) -> None:
+    codec = Codec()
+    codec.receive(build(message) + b"\0\0")
+    (back,) = all_of(codec)
+    assert build(back) == build(message)
+    assert type(back) is type(message)
+
+
+def test_in_any_pieces() -> None:
+    data = b"".join(map(build, MESSAGES))
+    whole, pieces = Codec(), Codec()
+    whole.receive(data)
+    found = []
+    for octet in data:
+        pieces.receive(bytes([octet]))
+        found += all_of(pieces)
+    assert found == all_of(whole)
+    assert len(found) == len(MESSAGES)
+
+
+def test_values_out_of_bounds_are_refused() -> None:
+    bad = [
+        ["want", "x" * 37],
+        ["alloc", KSID, 5, 32, 0, 0, []],
+        ["alloc", KSID, 5, 32, 0, 1, [[LINK, -1, 0, 1]]],
+        ["attach", KSID, 3, 0],
+        ["need", KSID, (1 << 32) + 1],
+        ["have", LINK, [[0, 1 << 63]], False, 0],
+        ["nonsense", LINK],
+        {"link": LINK},
+    ]
+    for one in bad:
+        codec, body = Codec(), msgspec.msgpack.encode(one)
+        codec.receive(len(body).to_bytes(4) + body)
+        with pytest.raises(ProtocolError):
+            codec.next_message()
+
+
+def test_a_long_message_is_refused_before_it_is_there() -> None:
+    codec = Codec()
+    codec.receive((lkms.MAX_MESSAGE + 1).to_bytes(4))
+    with pytest.raises(ProtocolError):
+        codec.next_message()
+    with pytest.raises(ProtocolError):
+        build(lkms.Relay(LINK, 0, (), (), bytes(lkms.MAX_MESSAGE), b""))
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_octets_are_messages_or_refused(data: bytes, framed: bool) -> None:
+    codec = Codec()
+    codec.receive(len(data).to_bytes(4) + data if framed else data)
+    with suppress(ProtocolError):
+        all_of(codec)
+
+
+def test_the_tag_covers_all_but_the_ciphertext() -> None:
+    one = lkms.Relay(LINK, 1, ((10, 4096),), SEGMENTS, b"", b"")
+    others = [
+        lkms.Relay(KSID, 1, ((10, 4096),), SEGMENTS, b"", b""),
+        lkms.Relay(LINK, 2, ((10, 4096),), SEGMENTS, b"", b""),
+        lkms.Relay(LINK, 1, ((12, 4096),), SEGMENTS, b"", b""),
+        lkms.Relay(LINK, 1, ((10, 4096),), SEGMENTS[:1], b"", b""),
+    ]
+    assert relay_header(one) not in map(relay_header, others)
+    back = Codec()
+    back.receive(build(one))
+    received = back.next_message()
+    assert isinstance(received, lkms.Relay)
+    assert relay_header(received) == relay_header(one), "both ends compute the same octets"
