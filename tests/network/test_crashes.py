@@ -7,53 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from applications import QOS, application, client
+from applications import QOS, Reader, application, client
 
 from qswitch.agent.lkms.store import LedgerRow, ledger
-from qswitch.app.client import Client
-from qswitch.app.errors import ConnectionLost, StatusError, Unreachable
 from qswitch.integration.emulation import Emulation
-from qswitch.protocol.etsi004 import Status
 
 SEED = 20261123
-# What a call may say while a node is down or has just come back (004 table 2); anything else is a failure.
-BUSY = {
-    Status.INSUFFICIENT_KEY,
-    Status.PEER_NOT_CONNECTED,
-    Status.NO_CONNECTION,
-    Status.TIMEOUT,
-}
-
-
-class Reader:
-    """One end of a stream: draws index by index, reconnecting as an application would, and remembers what it got."""
-
-    def __init__(self, network: Emulation, name: str) -> None:
-        self.network, self.name = network, name
-        self.keys: dict[int, bytes] = {}
-        self._client: Client | None = None
-
-    async def draw(self, ksid: str, index: int, seconds: float = 60) -> None:
-        """Gets the key of that index, trying again while the node is down or busy; any other refusal is raised."""
-        async with asyncio.timeout(seconds):
-            while True:
-                try:
-                    if self._client is None:
-                        self._client = await client(self.network, self.name).__aenter__()
-                    reply = await self._client.get_key(ksid, index)
-                    assert reply.index == index
-                    self.keys[index] = bytes(reply.key)
-                    return
-                except StatusError as error:
-                    assert error.status in BUSY, error
-                except (ConnectionLost, Unreachable):
-                    await self.close()
-                await asyncio.sleep(0.1)
-
-    async def close(self) -> None:
-        if self._client is not None:
-            broken, self._client = self._client, None
-            await broken.__aexit__(None, None, None)
 
 
 async def _crash(network: Emulation, chance: random.Random) -> str:
