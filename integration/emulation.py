@@ -51,6 +51,7 @@ class Emulation:
     @classmethod
     def create(cls, layout: Layout, directory: Path) -> "Emulation":
         """Writes a fresh network; what an earlier one left in the directory is removed. Raises AlreadyUp."""
+        directory = directory.resolve()  # the names of the shared memory follow from it
         if (directory / "network.json").exists():
             earlier = cls(directory)
             if earlier.running():

@@ -1,0 +1,21 @@
+"""A network is known by where it lies, however that is written."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from qswitch.integration import configure, layout
+from qswitch.integration.emulation import Emulation
+
+
+def test_networks_in_two_folders_share_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        emulation = Emulation.create(layout.load("triangle"), Path("run/triangle"))
+        config = tomllib.loads((emulation.home("Alpha") / "agent.toml").read_text())
+        prefixes.append(config["node"]["shm_prefix"])
+        assert prefixes[-1] == configure.shm_prefix(emulation.directory, "Alpha"), "what is removed is not what is made"
+    assert len(set(prefixes)) == 2
