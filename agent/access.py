@@ -27,7 +27,7 @@ def rules(users: Sequence[NetconfUser]) -> dict[str, Any]:
             "groups": {"group": [_group(role, users) for role in ROLES]},
             "rule-list": [
                 {"name": "controller", "group": ["controller"], "rule": _controller()},
-                {"name": "operator", "group": ["operator"], "rule": [_read_rules(), *_executions("kill-session")]},
+                {"name": "operator", "group": ["operator"], "rule": _operator()},
                 {"name": "monitor", "group": ["monitor"], "rule": _monitor()},
             ],
         }
@@ -52,6 +52,16 @@ def _monitor() -> list[dict[str, Any]]:
         {"name": f"hide-{module}", "module-name": module, "access-operations": "read", "action": "deny"}
         for module in _SERVER_MODULES
     ]
+    return [*hidden, *_only(*_READING)]
+
+
+def _operator() -> list[dict[str, Any]]:
+    """Reads, and can stop nobody from writing: no lock, and no end to another's session."""
+    return [_read_rules(), *_only(*_READING, "get-config", "validate")]
+
+
+def _only(*names: str) -> list[dict[str, Any]]:
+    """These operations, subscriptions and schemas; nothing else."""
     subscribe = {"name": "exec-subscribe", "module-name": "notifications", "access-operations": "exec", "action": "permit"}
     schemas = {
         "name": "exec-get-schema",
@@ -60,7 +70,7 @@ def _monitor() -> list[dict[str, Any]]:
         "action": "permit",
     }
     nothing_else = {"name": "exec-nothing-else", "module-name": "*", "access-operations": "exec", "action": "deny"}
-    return [*hidden, *_executions(*_READING), subscribe, schemas, nothing_else]
+    return [*_executions(*names), subscribe, schemas, nothing_else]
 
 
 def _read_rules() -> dict[str, Any]:

@@ -145,6 +145,7 @@ class _Table:
             raise ConfigurationError(str(self.file), f"[{self.name}] has unknown members: {', '.join(unknown)}")
 
 
+RECOVERY_USER = "root"  # sysrepo applies no NETCONF access control to a session of this name
 ROLES = ("controller", "operator", "monitor")
 
 
@@ -185,6 +186,9 @@ def _netconf(table: _Table) -> NetconfConfig:
         role = one.get("role", str)
         if role not in ROLES:
             raise ConfigurationError(str(table.file), f"[{one.name}] role: '{role}' must be one of {', '.join(ROLES)}")
+        if one.get("name", str) == RECOVERY_USER:
+            rule = "is above all access control and no user of a node"
+            raise ConfigurationError(str(table.file), f"[{one.name}] name: '{RECOVERY_USER}' {rule}")
         users.append(NetconfUser(one.get("name", str), one.get("public_key", str), role))
         one.done()
     config = NetconfConfig(table.endpoint(), table.path("host_key", "netconf-host-key"), tuple(users))

@@ -17,6 +17,17 @@ from qswitch.protocol.netconf import BASE, RpcError, RpcFailed, split_name
 _TOKEN = re.compile(r"""("[^"]*"|'[^']*')|([A-Za-z_][\w.-]*):(?=[A-Za-z_*])""")
 
 
+# What a client may select by: location paths with predicates that compare a child, or the node itself, to a literal.
+# sysrepo applies access control to what is selected, not to what an expression looks at on the way: a predicate that
+# reaches elsewhere would tell of nodes that its author may not read, and functions and axes can take it for ever.
+_NAME = r"[A-Za-z_][\w.-]*(?::[A-Za-z_][\w.-]*)?"
+_PREDICATE = rf"""\[\s*(?:{_NAME}(?:/{_NAME})*|\.)\s*=\s*(?:'[^']*'|"[^"]*")\s*\]"""
+_STEP = rf"(?:{_NAME}|(?:[A-Za-z_][\w.-]*:)?\*)(?:{_PREDICATE})*"
+_PATH = rf"\s*/{{1,2}}{_STEP}(?:/{_STEP})*\s*"
+_PATHS = re.compile(rf"{_PATH}(?:\|{_PATH})*")
+_LONGEST = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """What a filter needs to know of the schema."""
@@ -45,6 +56,9 @@ def _xpath(element: etree._Element, names: Names) -> str:
     select = element.get("select") or element.get(f"{{{BASE}}}select")
     if not select:
         raise _bad_filter("missing-attribute", "an xpath filter needs 'select'", "select")
+    if len(select) > _LONGEST or not _PATHS.fullmatch(select):
+        rule = "only absolute paths are taken, with predicates like [name='value'], joined by |"
+        raise RpcFailed(RpcError("invalid-value", f"xpath filter '{select[:200]}': {rule}"))
     return in_module_names(select, element, names)
 
 

@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 
 import asyncssh
 
-from qswitch.protocol.netconf import MAX_MESSAGE
-
+from ..config import RECOVERY_USER
 from ..errors import ConfigurationError
 from . import config
 from .datastore import Datastore
@@ -26,13 +25,16 @@ from .session import Session
 log = logging.getLogger(__name__)
 
 LOGIN_SECONDS = 30
+MAX_SESSIONS = 500
+MAX_SESSIONS_OF_USER = 250
+_MAX_REQUEST = 8 << 20  # octets; what a session may make the server hold before it has said anything that counts
 _THREADS = 32
 
 
 class Server:
     """All sessions of the process."""
 
-    def __init__(self, datastore: Datastore, max_message: int = MAX_MESSAGE) -> None:
+    def __init__(self, datastore: Datastore, max_message: int = _MAX_REQUEST) -> None:
         self.datastore = datastore
         self.max_message = max_message
         self.started = datetime.now(UTC)
@@ -129,14 +131,23 @@ class Server:
             stderr.write(b"only the subsystem 'netconf' is offered\n")
             stdout.close()
             return
+        user = stdin.get_extra_info("username")
+        if len(self.sessions) >= MAX_SESSIONS or self._sessions_of(user) >= MAX_SESSIONS_OF_USER:
+            log.warning("session refused user=%r open=%d", user, len(self.sessions))
+            stderr.write(b"too many sessions are open\n")
+            stdout.close()
+            return
         self.in_sessions += 1
         peer = stdin.get_extra_info("peername") or ("",)
-        session = Session(self, self.in_sessions, stdin.get_extra_info("username"), peer[0], stdin, stdout)
+        session = Session(self, self.in_sessions, user, peer[0], stdin, stdout)
         self.sessions[session.id] = session
         task = asyncio.create_task(session.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.wait([task])
+
+    def _sessions_of(self, user: str) -> int:
+        return sum(session.user == user for session in self.sessions.values())
 
 
 def _binds(endpoints: Sequence[config.SshEndpoint]) -> list[tuple[str, int]]:
@@ -195,6 +206,9 @@ class _Login(asyncssh.SSHServer):
         self._peer = (conn.get_extra_info("peername") or ("",))[0]
 
     async def begin_auth(self, username: str) -> bool:
+        if username == RECOVERY_USER:  # whatever the datastore says: it would be above all access control
+            log.warning("user refused user=%r host=%s", username, self._peer)
+            return True
         self._keys = await self._server.call(config.user_keys, self._server.datastore, username)
         if not self._keys:
             log.warning("unknown user user=%r host=%s", username, self._peer)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import Counter
 from dataclasses import replace
 from typing import Protocol
 
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10.0
 MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS_OF_CALLER = 256
 MAX_BUFFERED = 128 * 1024  # octets of requests sent ahead of their turn
 READ_SIZE = 64 * 1024
 # Clients of the C reference leave the connection of each call open until they exit; P clients keep one for all calls.
@@ -67,6 +69,7 @@ class Etsi004Server:
         self._config, self._service = config, service
         self._server: asyncio.Server | None = None
         self._connections = set[asyncio.Task[None]]()
+        self._callers = Counter[frozenset[str]]()
 
     @property
     def endpoint(self) -> Endpoint:
@@ -102,17 +105,22 @@ class Etsi004Server:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._connections) >= MAX_CONNECTIONS:
-            log.warning("connection refused reason=%s", f"{MAX_CONNECTIONS} are open")
+        caller = _identities(writer)
+        if len(self._connections) >= MAX_CONNECTIONS or self._callers[caller] >= MAX_CONNECTIONS_OF_CALLER:
+            log.warning("connection refused caller=%r open=%d", sorted(caller), self._callers[caller])
             writer.transport.abort()
             return
         self._connections.add(task)
+        self._callers[caller] += 1
         try:
             await _Connection(reader, writer, self._service).run()
         except asyncio.CancelledError:
             pass  # by `stop`; the task is the stream's own, and nobody awaits it
         finally:
             self._connections.discard(task)
+            self._callers[caller] -= 1
+            if not self._callers[caller]:
+                del self._callers[caller]
 
 
 class _Connection:
@@ -232,11 +240,14 @@ def _refusal(request: Request, status: Status) -> Reply:
 
 
 def _identities(writer: asyncio.StreamWriter) -> frozenset[str]:
-    """The URI alternative names and the common name of the client's certificate, which TLS has verified."""
+    """Who the client's certificate, which TLS has verified, says it is: its URI alternative names, else its common name.
+
+    An authority that vouches for alternative names need not have looked at a common name beside them.
+    """
     certificate = writer.get_extra_info("peercert") or {}
     uris = {value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"}
     names = {value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"}
-    return frozenset(uris | names)
+    return frozenset(uris or names)
 
 
 def _tune(writer: asyncio.StreamWriter) -> None:

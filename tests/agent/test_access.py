@@ -10,7 +10,8 @@ import pytest
 
 from qswitch import yang
 from qswitch.agent import access, repository
-from qswitch.agent.config import ROLES, AgentConfig, NetconfUser
+from qswitch.agent.config import ROLES, AgentConfig, NetconfUser, load
+from qswitch.agent.errors import ConfigurationError
 
 ATTEMPTS = f"""
 import json, sys, sysrepo
@@ -75,7 +76,7 @@ MAY = {
         "read link", "edit link", "edit extension", "delete link", "read public key", "read server", "read rules", "lock",
         "kill session",
     },
-    "operator": {"read link", "read public key", "read server", "read rules", "lock", "kill session"},
+    "operator": {"read link", "read public key", "read server", "read rules"},
     "monitor": {"read link"},
 }  # fmt: skip
 
@@ -98,3 +99,12 @@ def test_role(agent_config: AgentConfig, prepared: AgentConfig, role: str) -> No
     )
     assert done.returncode == 0, done.stderr
     assert {what for what, could in json.loads(done.stdout).items() if could} == MAY[role]
+
+
+def test_no_user_is_above_access_control(agent_config: AgentConfig) -> None:
+    """sysrepo applies no rule to its recovery user."""
+    text = agent_config.file.read_text().replace('name = "controller"', 'name = "root"', 1)
+    assert '"root"' in text
+    agent_config.file.write_text(text)
+    with pytest.raises(ConfigurationError, match="'root' is above all access control"):
+        load(agent_config.file)

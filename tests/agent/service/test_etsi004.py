@@ -180,7 +180,7 @@ async def test_a_whole_session_on_one_connection(connect: Connect, service: Serv
     small = await peer.call(GetKey(KSID, 3, 4))
     assert isinstance(small, ReceivedKey) and small.reply.needed_metadata_size == 21
     assert await peer.call(Close(KSID)) == CloseReply(Status.SUCCESS)
-    assert service.callers == {frozenset({SOURCE, "qkd://a/other", "app-1"})}
+    assert service.callers == {frozenset({SOURCE, "qkd://a/other"})}
 
 
 async def test_a_connection_per_call(connect: Connect) -> None:
