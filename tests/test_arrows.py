@@ -43,6 +43,8 @@ PURE = [
     "agent/yangdata.py",
     "agent/lkms/keys.py",
     "agent/lkms/pool.py",
+    "agent/lkms/ranges.py",
+    "agent/lkms/relay.py",
     "agent/lkms/otp.py",
     "agent/lkms/streams.py",
     "app/records.py",
