@@ -62,8 +62,11 @@ def test_ncclient_edits_and_reads(client: Any) -> None:
 
 def test_ncclient_takes_a_config_without_namespace(client: Any) -> None:
     bare = config("merge").replace(f'<config xmlns="{BASE}"', "<config")
+    before = client.get_config("running").data_xml
     client.edit_config(target="running", config=bare)
+    assert client.get_config("running").data_xml != before
     client.edit_config(target="running", config=config("delete"))
+    assert client.get_config("running").data_xml == before
 
 
 def test_ncclient_understands_a_refusal(client: Any) -> None:

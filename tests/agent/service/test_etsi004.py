@@ -184,8 +184,9 @@ async def test_a_whole_session_on_one_connection(connect: Connect, service: Serv
 
 
 async def test_a_connection_per_call(connect: Connect) -> None:
-    for request in (opening(dialect=Dialect.C), GetKey(KSID, 0), Close(KSID)):
-        await (await connect(Dialect.C)).call(request)
+    requests = (opening(dialect=Dialect.C), GetKey(KSID, 0), Close(KSID))
+    replies = [await (await connect(Dialect.C)).call(request) for request in requests]
+    assert [type(reply) for reply in replies] == [OpenConnectReply, ReceivedKey, CloseReply]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
