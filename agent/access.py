@@ -3,17 +3,48 @@
 Three roles. A controller writes what 015 and its extensions model; an operator reads everything that is no secret; a monitor
 reads the node's state and hears its notifications. What the models mark as secret (private keys) has no rule, and so is
 denied to all of them.
+
+An operation runs only where a rule of the user's role names it: one that a later module brings is nobody's until somebody
+decides. `delete-config` and `factory-reset` are named for no role, and stay with whoever administers the machine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qswitch import yang
 
 from .config import ROLES, NetconfUser
 
-_SERVER_MODULES = ("ietf-netconf-server", "ietf-keystore", "ietf-truststore")
-_READING = ("get", "close-session")
+Operations = Mapping[str, Sequence[str]]  # module -> names of its RPCs
+
+_MONITORING: Operations = {
+    "ietf-netconf": ("get",),
+    "ietf-netconf-monitoring": ("get-schema",),
+    "notifications": ("create-subscription",),
+}
+# A rule cannot tell datastores apart: who may use these may read configuration, so a monitor may not. The subscriptions
+# of RFC 8639 and 8641, which netopeer2 serves, reach configuration too.
+_READING: Operations = {
+    "ietf-netconf": ("get-config", "validate"),
+    "ietf-netconf-nmda": ("get-data",),
+    "ietf-subscribed-notifications": ("establish-subscription", "modify-subscription", "delete-subscription"),
+    "ietf-yang-push": ("resync-subscription",),
+}
+# Locks and the end of others' sessions are among them: whoever may not write can stop nobody from writing.
+_WRITING: Operations = {
+    "ietf-netconf": (
+        "edit-config", "copy-config", "lock", "unlock", "commit", "discard-changes", "cancel-commit", "kill-session",
+    ),
+    "ietf-netconf-nmda": ("edit-data",),
+}  # fmt: skip
+_STATE = (
+    yang.NODE,
+    yang.EXTENSIONS,
+    "ietf-yang-library",
+    "ietf-netconf-monitoring",
+    "nc-notifications",
+    "ietf-netconf-notifications",
+)
 
 
 def rules(users: Sequence[NetconfUser]) -> dict[str, Any]:
@@ -23,7 +54,9 @@ def rules(users: Sequence[NetconfUser]) -> dict[str, Any]:
             "enable-nacm": True,
             "read-default": "permit",
             "write-default": "deny",
-            "exec-default": "permit",
+            "exec-default": "deny",
+            # Groups of the operating system are no roles: Debian has one named `operator`.
+            "enable-external-groups": False,
             "groups": {"group": [_group(role, users) for role in ROLES]},
             "rule-list": [
                 {"name": "controller", "group": ["controller"], "rule": _controller()},
@@ -40,52 +73,33 @@ def _group(role: str, users: Sequence[NetconfUser]) -> dict[str, Any]:
 
 
 def _controller() -> list[dict[str, Any]]:
-    writes = [
-        {"name": f"write-{module}", "module-name": module, "access-operations": "create update delete", "action": "permit"}
-        for module in (yang.NODE, yang.EXTENSIONS)
-    ]
-    return [*writes, _read_rules(), *_executions("kill-session")]
-
-
-def _monitor() -> list[dict[str, Any]]:
-    hidden = [
-        {"name": f"hide-{module}", "module-name": module, "access-operations": "read", "action": "deny"}
-        for module in _SERVER_MODULES
-    ]
-    return [*hidden, *_only(*_READING)]
+    writes = [_rule(f"write-{module}", module, "create update delete") for module in (yang.NODE, yang.EXTENSIONS)]
+    return [*writes, _read_rules(), *_executions(_MONITORING, _READING, _WRITING)]
 
 
 def _operator() -> list[dict[str, Any]]:
-    """Reads, and can stop nobody from writing: no lock, and no end to another's session."""
-    return [_read_rules(), *_only(*_READING, "get-config", "validate")]
+    return [_read_rules(), *_executions(_MONITORING, _READING)]
 
 
-def _only(*names: str) -> list[dict[str, Any]]:
-    """These operations, subscriptions and schemas; nothing else."""
-    subscribe = {"name": "exec-subscribe", "module-name": "notifications", "access-operations": "exec", "action": "permit"}
-    schemas = {
-        "name": "exec-get-schema",
-        "module-name": "ietf-netconf-monitoring",
-        "access-operations": "exec",
-        "action": "permit",
-    }
-    nothing_else = {"name": "exec-nothing-else", "module-name": "*", "access-operations": "exec", "action": "deny"}
-    return [*_executions(*names), subscribe, schemas, nothing_else]
+def _monitor() -> list[dict[str, Any]]:
+    """What a node is and does; nothing of who administers it and how it is guarded."""
+    reads = [_rule(f"read-{module}", module, "read") for module in _STATE]
+    return [*reads, _rule("read-nothing-else", "*", "read", "deny"), *_executions(_MONITORING)]
 
 
 def _read_rules() -> dict[str, Any]:
     """The rules are no secret to those who must understand a refusal."""
-    return {"name": "read-rules", "module-name": "ietf-netconf-acm", "access-operations": "read", "action": "permit"}
+    return _rule("read-rules", "ietf-netconf-acm", "read")
 
 
-def _executions(*names: str) -> list[dict[str, Any]]:
+def _executions(*groups: Operations) -> list[dict[str, Any]]:
     return [
-        {
-            "name": f"exec-{name}",
-            "module-name": "ietf-netconf",
-            "rpc-name": name,
-            "access-operations": "exec",
-            "action": "permit",
-        }
+        {**_rule(f"exec-{name}", module, "exec"), "rpc-name": name}
+        for operations in groups
+        for module, names in operations.items()
         for name in names
     ]
+
+
+def _rule(name: str, module: str, operations: str, action: str = "permit") -> dict[str, Any]:
+    return {"name": name, "module-name": module, "access-operations": operations, "action": action}
