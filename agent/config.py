@@ -8,11 +8,20 @@ Paths are relative to the file.
 import tomllib
 import uuid
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError
 from .model import Endpoint, NodeId
+
+
+class Engine(StrEnum):
+    """Which program serves NETCONF; auto takes netopeer2 where it is installed."""
+
+    AUTO = "auto"
+    NETOPEER2 = "netopeer2"
+    BUILTIN = "builtin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,16 @@ class NetconfConfig:
     listen: Endpoint
     host_key: Path  # private key, OpenSSH or PEM; created when absent
     users: tuple[NetconfUser, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FrontConfig:
+    """What a NETCONF server is told by the file; all else stands in the datastore."""
+
+    repository: RepositoryConfig
+    engine: Engine = Engine.AUTO
+    timeout_seconds: int = 30  # netopeer2 waits this long for a callback of the agent
+    modules: tuple[Path, ...] = ()  # netopeer2's YANG modules are searched here first
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +138,7 @@ class _Table:
         return self.file.parent / self.get(key, str, default)
 
     def table(self, key: str) -> "_Table":
-        return _Table(self.file, f"{self.name}.{key}".removeprefix("."), self.get(key, dict))
+        return _Table(self.file, f"{self.name}.{key}".removeprefix("."), self.get(key, object))
 
     def tables(self, key: str) -> list["_Table"]:
         return [_Table(self.file, f"{self.name}.{key}".removeprefix("."), one) for one in self.get(key, list, [])]
@@ -151,21 +170,14 @@ ROLES = ("controller", "operator", "monitor")
 
 def load(file: Path) -> AgentConfig:
     """Reads and checks the file. Raises ConfigurationError naming the file, the table, the member and the rule."""
-    file = file.resolve()
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(str(file), error.strerror or str(error)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(str(file), f"is no TOML: {error}") from error
-    root = _Table(file, "", data)
-    node = root.table("node")
+    root = _read(file)
+    file, node = root.file, root.table("node")
     config = AgentConfig(
         file=file,
         node=node.node_id("qkdn_id"),
         name=node.get("name", str),
         location=node.get("location", str, ""),
-        repository=RepositoryConfig(node.path("repository", "sysrepo"), node.get("shm_prefix", str, "sr")),
+        repository=_repository(node),
         netconf=_netconf(root.table("netconf")),
         lkms=_lkms(root.table("lkms")),
         etsi004=_service(root.table("etsi004")),
@@ -180,6 +192,38 @@ def load(file: Path) -> AgentConfig:
     return config
 
 
+def load_front(file: Path) -> FrontConfig:
+    """Reads what concerns a NETCONF server, and nothing else. Raises ConfigurationError like `load`."""
+    root = _read(file)
+    return FrontConfig(_repository(root.table("node")), *_engine(_Table(root.file, "netconf", root.data.get("netconf", {}))))
+
+
+def _read(file: Path) -> _Table:
+    file = file.resolve()
+    try:
+        return _Table(file, "", tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigurationError(str(file), error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(file), f"is no TOML: {error}") from error
+
+
+def _repository(node: _Table) -> RepositoryConfig:
+    return RepositoryConfig(node.path("repository", "sysrepo"), node.get("shm_prefix", str, "sr"))
+
+
+def _engine(netconf: _Table) -> tuple[Engine, int, tuple[Path, ...]]:
+    """The engine, and what only netopeer2 is told: `[netconf.netopeer2]`."""
+    name = netconf.get("engine", str, Engine.AUTO)
+    if name not in set(Engine):
+        problem = f"[netconf] engine: '{name}' must be one of {', '.join(Engine)}"
+        raise ConfigurationError(str(netconf.file), problem)
+    options = _Table(netconf.file, "netconf.netopeer2", netconf.get("netopeer2", object, {}))
+    seconds, folders = options.get("timeout_seconds", int, 30), options.get("modules", list, [])
+    options.done()
+    return Engine(name), seconds, tuple(netconf.file.parent / str(one) for one in folders)
+
+
 def _netconf(table: _Table) -> NetconfConfig:
     users = []
     for one in table.tables("users"):
@@ -192,6 +236,7 @@ def _netconf(table: _Table) -> NetconfConfig:
         users.append(NetconfUser(one.get("name", str), one.get("public_key", str), role))
         one.done()
     config = NetconfConfig(table.endpoint(), table.path("host_key", "netconf-host-key"), tuple(users))
+    _engine(table)  # for the NETCONF server; here only checked
     table.done()
     return config
 

@@ -43,7 +43,7 @@ def shm_prefix(directory: Path, node: str) -> str:
     return "qs" + hashlib.sha256(str(directory / node.lower()).encode()).hexdigest()[:10]
 
 
-def write(layout: Layout, directory: Path) -> dict[str, Any]:
+def write(layout: Layout, directory: Path, engine: str = "auto") -> dict[str, Any]:
     """Writes all files of the network; returns its descriptor, still without process ids."""
     directory.mkdir(parents=True)
     numbers = iter(free_ports(3 * len(layout.nodes) + 1))
@@ -55,7 +55,7 @@ def write(layout: Layout, directory: Path) -> dict[str, Any]:
     (directory / "users").mkdir()
     for user in USERS:
         users[user] = write_ssh_key(directory / "users" / user)
-    nodes = [_write_node(layout, directory, authority, node, ports[node], users) for node in layout.nodes]
+    nodes = [_write_node(layout, directory, authority, node, ports[node], users, engine) for node in layout.nodes]
     controller = _write_controller(layout, directory, authority, next(numbers), nodes)
     return {
         "name": layout.name,
@@ -79,7 +79,13 @@ def _write_fibres(layout: Layout, directory: Path) -> None:
 
 
 def _write_node(
-    layout: Layout, directory: Path, authority: Authority, node: str, ports: Ports, users: dict[str, str]
+    layout: Layout,
+    directory: Path,
+    authority: Authority,
+    node: str,
+    ports: Ports,
+    users: dict[str, str],
+    engine: str,
 ) -> dict[str, Any]:
     folder, identity = node.lower(), layout.qkdn_id(node)
     home = directory / folder
@@ -95,7 +101,7 @@ def _write_node(
             "repository": "sysrepo",
             "shm_prefix": shm_prefix(directory, node),
         },
-        "netconf": {"address": HOST, "port": ports.netconf, "host_key": "host_key"},
+        "netconf": {"address": HOST, "port": ports.netconf, "host_key": "host_key", "engine": engine},
         "lkms": {"address": HOST, "port": ports.lkms, **tls, "ledger": True},
         "etsi004": {"address": HOST, "port": ports.etsi004, **tls},
     }

@@ -49,8 +49,11 @@ class Emulation:
         self._processes = self._load_processes()
 
     @classmethod
-    def create(cls, layout: Layout, directory: Path) -> "Emulation":
-        """Writes a fresh network; what an earlier one left in the directory is removed. Raises AlreadyUp."""
+    def create(cls, layout: Layout, directory: Path, engine: str | None = None) -> "Emulation":
+        """Writes a fresh network; what an earlier one left in the directory is removed. Raises AlreadyUp.
+
+        `engine` is the NETCONF server of its nodes, else the one that the layout names.
+        """
         directory = directory.resolve()  # the names of the shared memory follow from it
         if (directory / "network.json").exists():
             earlier = cls(directory)
@@ -59,7 +62,7 @@ class Emulation:
             earlier._remove_shared_memory()
         if directory.exists():
             shutil.rmtree(directory)
-        descriptor = configure.write(layout, directory)
+        descriptor = configure.write(layout, directory, engine or layout.engine)
         (directory / "network.json").write_text(json.dumps(descriptor, indent=2) + "\n")
         return cls(directory)
 
@@ -83,22 +86,22 @@ class Emulation:
         """What runs now, as "quiron/agent" -> process."""
         return {name: process for name, process in self._processes.items() if process.alive()}
 
-    async def start(self, progress: Progress, engine: str = "auto") -> None:
+    async def start(self, progress: Progress) -> None:
         """Starts every node and the controller, and waits until every physical link is ACTIVE. Raises StartFailed."""
         names = self.nodes()
         progress(f"starting {len(names)} nodes")
         await self._gather(self.start_process(node, "agent") for node in names)
-        await self._gather(self.start_process(node, "netconf", engine) for node in names)
+        await self._gather(self.start_process(node, "netconf") for node in names)
         progress("starting the controller")
         await self.start_controller()
         await self._links_active(progress)
 
-    async def start_process(self, node: str, kind: str, engine: str = "auto") -> None:
-        """Starts `agent` or `netconf` of a node and waits until it serves."""
+    async def start_process(self, node: str, kind: str, engine: str | None = None) -> None:
+        """Starts `agent` or `netconf` of a node and waits until it serves; `engine` in place of the configured one."""
         home = self.home(node)
         command = {
             "agent": ["qswitch.agent.main", "run"],
-            "netconf": ["qswitch.agent.netconf.main", "--engine", engine],
+            "netconf": ["qswitch.agent.netconf.main", *(("--engine", engine) if engine else ())],
         }[kind]
         await self._start(f"{home.name}/{kind}", [*command, "--config", str(home / "agent.toml")], home)
 

@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from qswitch.agent.config import Engine
+
 NAMESPACE = uuid.UUID("6e9a0c59-6f0b-5d3f-9a8c-8d1f2f3b7a10")
 
 
@@ -55,6 +57,7 @@ class Layout:
     nodes: tuple[str, ...]
     spans: tuple[Span, ...]
     applications: tuple[Application, ...]
+    engine: str = "auto"  # NETCONF server of the nodes
 
     def qkdn_id(self, node: str) -> str:
         return _node_id(self.name, node)
@@ -109,7 +112,11 @@ def _build(data: dict[str, Any]) -> Layout:
         for node in nodes
         for number in range(1, int(data.get("applications_per_node", 1)) + 1)
     )
-    return Layout(name, str(data.get("title", name)), tuple(nodes), tuple(spans), applications)
+    return Layout(name, str(data.get("title", name)), tuple(nodes), tuple(spans), applications, _engine(data))
+
+
+def _engine(data: dict[str, Any]) -> str:
+    return str(Engine(data.get("engine", Engine.AUTO)))
 
 
 def _list(value: Any) -> list[Any]:

@@ -82,19 +82,17 @@ def main() -> None:
 @click.option(
     "--engine",
     type=click.Choice(["auto", "netopeer2", "builtin"]),
-    default="auto",
-    show_default=True,
-    help="NETCONF server of the nodes; auto takes netopeer2 where it is installed.",
+    help="NETCONF server of the nodes; auto takes netopeer2 where it is installed. Default: what NETWORK says, else auto.",
 )
 @_guard
-def up(network: str, directory: Path | None, engine: str) -> None:
+def up(network: str, directory: Path | None, engine: str | None) -> None:
     """Start NETWORK, a shipped one or a .toml file, and wait until its physical links are ACTIVE.
 
     Ctrl-C takes down again what was started. What an earlier run left in the directory is replaced.
     """
-    emulation = Emulation.create(layout.load(network), _directory(network, directory))
+    emulation = Emulation.create(layout.load(network), _directory(network, directory), engine)
     try:
-        asyncio.run(emulation.start(_progress, engine))
+        asyncio.run(emulation.start(_progress))
     except BaseException:
         _progress("taking down what was started")
         asyncio.run(emulation.down())

@@ -9,23 +9,18 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
-from ..config import RepositoryConfig
+from ..config import Engine, RepositoryConfig
 from ..errors import ConfigurationError
 from ..repository import environment
+
+__all__ = ["Engine", "Netopeer2", "choose"]
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "netopeer2-server"
 _STOP_SECONDS = 10.0
-
-
-class Engine(StrEnum):
-    AUTO = "auto"
-    NETOPEER2 = "netopeer2"
-    BUILTIN = "builtin"
 
 
 def choose(wanted: Engine) -> Engine:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from ..config import RepositoryConfig
+from ..config import RepositoryConfig, load_front
 from ..errors import ConfigurationError, NodeError
 from ..repository import MARKER, enter
-from . import config, engine
+from . import engine
 from .engine import Engine, Netopeer2
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.option("--config", "file", required=True, type=_FILE, help="The agent's TOML file.")
 @click.option(
-    "--engine", "wanted", default="auto", type=click.Choice([str(one) for one in Engine]), help="Which server to run."
+    "--engine", "wanted", type=click.Choice(list(map(str, Engine))), help="Which server to run, whatever the file says."
 )
 @click.option("--ready-file", type=_FILE, help="Written once the server serves.")
 @click.option("--verbose", is_flag=True, help="Log more.")
-def main(file: Path, wanted: str, ready_file: Path | None, verbose: bool) -> None:
+def main(file: Path, wanted: str | None, ready_file: Path | None, verbose: bool) -> None:
     """Serves NETCONF for a node: whatever stands in its datastore, to whom it may.
 
     Of the file only [node] repository and shm_prefix are read; endpoints, host keys and users stand in the datastore.
@@ -36,9 +36,9 @@ def main(file: Path, wanted: str, ready_file: Path | None, verbose: bool) -> Non
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.INFO if verbose else logging.WARNING)
     try:
-        repository = config.repository(file)
-        chosen = engine.choose(Engine(wanted))
-        sys.exit(run(repository, chosen, ready_file, verbose))
+        front = load_front(file)
+        chosen = engine.choose(Engine(wanted) if wanted else front.engine)
+        sys.exit(run(front.repository, chosen, ready_file, verbose))
     except NodeError as error:
         raise click.ClickException(str(error)) from error
 

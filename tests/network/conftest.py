@@ -1,4 +1,4 @@
-"""Whole emulated networks, started once and shared: every daemon is the real one."""
+"""Whole emulated networks, started once for each NETCONF engine and shared: every daemon is the real one."""
 
 import asyncio
 import tempfile
@@ -11,9 +11,9 @@ from qswitch.integration import layout
 from qswitch.integration.emulation import Emulation
 
 
-def _up(name: str) -> Iterator[Emulation]:
+def _up(name: str, engine: str) -> Iterator[Emulation]:
     with tempfile.TemporaryDirectory(prefix=f"qswitch-{name}-") as directory:
-        emulation = Emulation.create(layout.load(name), Path(directory) / name)
+        emulation = Emulation.create(layout.load(name), Path(directory) / name, engine)
         try:
             asyncio.run(emulation.start(print))
             yield emulation
@@ -23,12 +23,12 @@ def _up(name: str) -> Iterator[Emulation]:
 
 
 @pytest.fixture(scope="session")
-def madrid() -> Iterator[Emulation]:
+def madrid(engine: str) -> Iterator[Emulation]:
     """Nine nodes; tests leave its fibres and nodes as they found them."""
-    yield from _up("madrid")
+    yield from _up("madrid", engine)
 
 
 @pytest.fixture(scope="module")
-def triangle() -> Iterator[Emulation]:
+def triangle(engine: str) -> Iterator[Emulation]:
     """Four nodes for tests that break things."""
-    yield from _up("triangle")
+    yield from _up("triangle", engine)

@@ -142,6 +142,7 @@ class Front:
     beside: subprocess.Popen[str] | None = None
     process: subprocess.Popen[bytes] | None = None
     arguments: tuple[str, ...] = ()
+    engine: str = "builtin"
 
     def key_file(self, user: str) -> Path:
         return self.path / f"{user}.key"
@@ -154,7 +155,7 @@ class Front:
             "-m",
             "qswitch.agent.netconf.main",
             "--engine",
-            "builtin",
+            self.engine,
             "--config",
             str(self.path / "agent.toml"),
         ]

@@ -1,0 +1,47 @@
+"""Which NETCONF server the node and network tests run on: every engine that is installed, or those that --engines names.
+
+A test, or a fixture it uses, takes `engine`; what only one of them does is marked `engine(NAME, reason=…)`.
+"""
+
+import shutil
+
+import pytest
+
+from qswitch.agent.config import Engine
+from qswitch.agent.netconf.engine import PROGRAM
+
+ENGINES = (Engine.BUILTIN, Engine.NETOPEER2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engines",
+        metavar="NAMES",
+        help=f"NETCONF engines to test, of {','.join(ENGINES)}; default: each that is installed",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "engine(name, reason): of the NETCONF engines, only this one does what is tested")
+    named = config.getoption("--engines")
+    if unknown := sorted(set(named.split(",")) - set(ENGINES)) if named else []:
+        raise pytest.UsageError(f"--engines: no engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
+    if named and Engine.NETOPEER2 in named.split(",") and not _installed(Engine.NETOPEER2):
+        raise pytest.UsageError(f"--engines: {PROGRAM} is not on PATH")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--engines")
+    engines = chosen.split(",") if chosen else [one for one in ENGINES if _installed(one)]
+    mark = metafunc.definition.get_closest_marker("engine")
+    if mark is not None and mark.args[0] not in engines:
+        reason = f"{mark.args[0]} is not under test here ({mark.kwargs['reason']})"
+        metafunc.parametrize("engine", [pytest.param(mark.args[0], marks=pytest.mark.skip(reason=reason))], scope="session")
+        return
+    metafunc.parametrize("engine", [str(one) for one in engines if mark is None or one == mark.args[0]], scope="session")
+
+
+def _installed(engine: Engine) -> bool:
+    return engine is Engine.BUILTIN or shutil.which(PROGRAM) is not None
