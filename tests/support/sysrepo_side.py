@@ -63,8 +63,7 @@ class Side:
         self.session.subscribe_module_change("etsi-qkd-sdn-node", links, refuse)
 
 
-def main() -> None:
-    side = Side()
+def main(side: Side) -> None:
     for line in sys.stdin:
         command, argument = json.loads(line)
         try:
@@ -78,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Side())

@@ -1,0 +1,154 @@
+"""One node for the whole suite: a real repository with module `conformance`, one serving process for each engine.
+
+`front` is the node, `client` a session of user `controller` (who may do everything). Module `conformance` is empty in every
+datastore when a test starts. `behind(command, argument)` has the process behind it do something (conformance_side.py).
+Users with a key: controller, monitor, operator, guest; NACM is on, with the groups of netconf_front.NACM.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import asyncssh
+import netconf_front
+import pytest
+import rfc
+from differences import difference
+from netconf_front import NACM, Client, Front, free_port, server_data
+
+from qswitch import yang
+
+MODULE = Path(__file__).with_name("conformance.yang")
+USERS = ("controller", "monitor", "operator", "guest")
+
+Behind = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def front(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """A prepared repository and a serving process."""
+    path = tmp_path_factory.mktemp("conformance")
+    prefix = f"qc{uuid.uuid4().hex[:10]}"
+    names = {"SYSREPO_REPOSITORY_PATH": str(path / "sysrepo"), "SYSREPO_SHM_PREFIX": prefix}
+    (path / "sysrepo").mkdir()
+    (path / "agent.toml").write_text(f'[node]\nrepository = "sysrepo"\nshm_prefix = "{prefix}"\n')
+    keys = {user: asyncssh.generate_private_key("ssh-ed25519") for user in USERS}
+    front = Front(
+        path, free_port(), asyncssh.generate_private_key("ssh-ed25519"), keys, {**os.environ, **names}, engine=engine
+    )
+    for user, key in keys.items():
+        key.write_private_key(str(front.key_file(user)))
+        front.key_file(user).chmod(0o600)
+    try:
+        _install(front)
+        front.side("apply", NACM + server_data(front.port, front.host_key, keys))
+        front.start()
+        yield front
+        front.stop()
+    finally:
+        if front.process is not None and front.process.poll() is None:
+            front.process.kill()
+        front.stop_side()
+        for leftover in Path("/dev/shm").glob(f"{prefix}*"):
+            leftover.unlink(missing_ok=True)
+        shutil.rmtree(path / "sysrepo", ignore_errors=True)
+
+
+def _install(front: Front) -> None:
+    """A node's modules, the suite's own, and every capability that this version of the software knows."""
+    netconf_front.install(front)
+    features = [part for one in yang.NETCONF_FEATURES for part in ("-e", one)]
+    for arguments in ["-i", str(MODULE), "-s", str(yang.SEARCH[-1])], ["-c", "ietf-netconf", *features]:
+        done = subprocess.run(
+            ["sysrepoctl", *arguments], check=False, env=front.environment, capture_output=True, timeout=60, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def behind(front: Front) -> Iterator[Behind]:
+    """The process behind module `conformance`: serves its operations, and does to the repository what a test asks."""
+    program = Path(netconf_front.__file__).with_name("conformance_side.py")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, str(program)], env=front.environment, text=True, **pipes)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    given, answers = process.stdin, process.stdout
+
+    def do(command: str, argument: str = "") -> None:
+        given.write(json.dumps([command, argument]) + "\n")
+        given.flush()
+        problem = json.loads(answers.readline())
+        assert problem is None, problem
+
+    do("ready")
+    yield do
+    process.communicate(timeout=10)
+
+
+@pytest.fixture(autouse=True)
+def _clean(behind: Behind) -> Iterator[None]:
+    yield
+    behind("clear")
+
+
+@pytest.fixture
+async def client(front: Front) -> AsyncIterator[Client]:
+    async with front.connect() as client:
+        yield client
+
+
+# The list of sentences -----------------------------------------------------------------------------------------------
+
+_RESULTS: list[tuple[rfc.Sentence, str, str]] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rfc-report", nargs="?", const="", metavar="FILE", help="count, or list in FILE, the sentences shown")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rfc(number, section, sentence): the sentence that the case shows")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expects to fail what the table of differences says."""
+    here = Path(__file__).parent
+    for item in items:
+        engine = _engine(item)
+        if here in item.path.parents and (row := difference(engine, _case(item, engine))):
+            item.add_marker(pytest.mark.xfail(strict=True, reason=f"{row.does} ({row.verdict})"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome: pytest.TestReport = yield  # type: ignore[assignment]
+    if outcome.when == "call" or outcome.outcome != "passed":
+        how = "differs" if hasattr(outcome, "wasxfail") else outcome.outcome
+        _RESULTS.extend((one, item.name, how) for one in rfc.of_item(item))
+    return outcome  # type: ignore[return-value]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    wanted = config.getoption("--rfc-report", default=None)
+    if wanted is None:
+        return
+    for line in rfc.totals(_RESULTS):
+        terminalreporter.write_line(line)
+    if wanted:
+        Path(wanted).write_text("\n".join(rfc.report(_RESULTS)) + "\n", encoding="utf-8")
+
+
+def _engine(item: pytest.Item) -> str:
+    call = getattr(item, "callspec", None)
+    return str(call.params.get("engine", "")) if call else ""
+
+
+def _case(item: pytest.Item, engine: str) -> str:
+    """The name of a test without its engine."""
+    return item.name.replace(f"[{engine}]", "").replace(f"{engine}-", "").replace(f"-{engine}]", "]")
