@@ -14,6 +14,8 @@ from lxml import etree
 BASE = "urn:ietf:params:xml:ns:netconf:base:1.0"
 NOTIFICATION = "urn:ietf:params:xml:ns:netconf:notification:1.0"
 MONITORING = "urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring"
+NMDA = "urn:ietf:params:xml:ns:yang:ietf-netconf-nmda"
+YANG = "urn:ietf:params:xml:ns:yang:1"
 
 BASE_1_0 = "urn:ietf:params:netconf:base:1.0"
 BASE_1_1 = "urn:ietf:params:netconf:base:1.1"
@@ -28,6 +30,9 @@ _CHUNK = re.compile(rb"\n#([1-9][0-9]{0,9})\n")
 _END = b"\n##\n"
 _LONGEST_CHUNK_HEADER = len("\n#4294967295\n")
 _LARGEST_CHUNK = 4294967295
+_SESSION_ID = re.compile("0{0,20}[1-9][0-9]{0,9}")
+# A reply carries all attributes of its rpc; clients send two or three.
+_MAX_ATTRIBUTES = 100
 # Characters that no XML document may hold (XML 1.0 clause 2.2).
 _UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -151,7 +156,8 @@ class Framing:
 
     def _next_marked(self) -> bytes | None:
         end = self._input.find(_MARKER, self._searched)
-        if (len(self._input) if end < 0 else end) > self._max:
+        # Octets that may turn out to be the start of the marker are not yet the message's.
+        if (len(self._input) - self._begun_marker() if end < 0 else end) > self._max:
             raise FramingError(f"a message is longer than {self._max} bytes")
         if end < 0:
             self._searched = max(0, len(self._input) - len(_MARKER) + 1)
@@ -160,6 +166,9 @@ class Framing:
         del self._input[: end + len(_MARKER)]
         self._searched = 0
         return message
+
+    def _begun_marker(self) -> int:
+        return next((size for size in range(len(_MARKER) - 1, 0, -1) if self._input.endswith(_MARKER[:size])), 0)
 
     def _next_chunked(self) -> bytes | None:
         while True:
@@ -202,11 +211,11 @@ class Framing:
 
 
 def parse_xml(message: bytes) -> etree._Element:
-    """The root element. Raises MalformedMessage for anything that is no plain XML document (RFC 6241 clause 3)."""
+    """The root element. Raises MalformedMessage for anything that is no plain XML document in UTF-8 (RFC 6241 clause 3)."""
     # A parser per message: lxml's parsers are not to be shared by threads.
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False,
-        remove_comments=True, remove_pis=True,
+        remove_comments=True, remove_pis=True, encoding="utf-8",
     )  # fmt: skip
     try:
         root = etree.fromstring(message.lstrip(), parser)
@@ -259,7 +268,7 @@ def parse_hello(message: bytes) -> Hello:
     found = root.iterfind(f"{{{BASE}}}capabilities/{{{BASE}}}capability")
     capabilities = tuple((one.text or "").strip() for one in found)
     session_id = _text(root, "session-id")
-    if session_id and not (session_id.isascii() and session_id.isdigit() and 0 < int(session_id) < 2**32):
+    if session_id and not (_SESSION_ID.fullmatch(session_id) and int(session_id) < 2**32):
         raise MalformedMessage(f"'{session_id}' is no session-id")
     return Hello(capabilities, int(session_id) if session_id else None)
 
@@ -283,14 +292,18 @@ def parse_rpc(message: bytes) -> Rpc:
             info=(("bad-attribute", "message-id"), ("bad-element", "rpc")),
         )
         raise RpcFailed(error, attributes=attributes)
-    children = list(root)
-    if len(children) != 1:
-        error = RpcError("operation-failed", f"an rpc holds one operation, this one {len(children)}", "protocol")
+    if len(root) != 1:
+        error = RpcError("operation-failed", f"an rpc holds one operation, this one {len(root)}", "protocol")
         raise RpcFailed(error, attributes=attributes)
-    return Rpc(attributes, children[0])
+    return Rpc(attributes, root[0])
 
 
 def _attributes(root: etree._Element) -> Attributes:
+    # Taking them all out costs lxml a time that grows with the square of their number.
+    if len(root.attrib) > _MAX_ATTRIBUTES:
+        known = {name: root.attrib[name] for name in ("message-id",) if name in root.attrib}
+        error = RpcError("too-big", f"an rpc may have {_MAX_ATTRIBUTES} attributes", "rpc")
+        raise RpcFailed(error, attributes=Attributes(known))
     values = {str(name): str(value) for name, value in root.attrib.items()}
     used = {etree.QName(name).namespace for name in values}
     return Attributes(values, {prefix: uri for prefix, uri in root.nsmap.items() if prefix and uri in used})

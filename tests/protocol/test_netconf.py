@@ -1,6 +1,7 @@
 """The NETCONF codec: tables both ways, whole and byte by byte, then bad input, then anything at all."""
 
 import contextlib
+import time
 
 import pytest
 from hypothesis import given, strategies as st
@@ -110,6 +111,11 @@ def test_a_marked_message_is_limited(data: bytes) -> None:
         framing.next_message()
 
 
+@pytest.mark.parametrize("step", range(1, 8))
+def test_a_marker_in_pieces_does_not_count_as_message(step: int) -> None:
+    assert messages(Framing(max_message=4), MARKED, step) == [b"<a/>", b"<b/>"]
+
+
 @pytest.mark.parametrize(("chunks", "data"), [(False, b"<a/>]]>]]"), (True, b"\n#9\n<a/>"), (True, b"\n#4\n<a/>")])
 def test_the_end_inside_a_message_is_an_error(chunks: bool, data: bytes) -> None:
     framing = Framing()
@@ -186,6 +192,9 @@ def test_an_error_text_that_xml_cannot_hold_is_cleaned() -> None:
         b'<!DOCTYPE rpc SYSTEM "file:///etc/passwd"><rpc %b message-id="1"><a/></rpc>' % NC,
         b"<a/>" * 2,
         b"\xff\xfe\x00",
+        b'<rpc %b message-id="\xe9"><a/></rpc>' % NC,
+        b'<?xml version="1.0" encoding="iso-8859-1"?><rpc %b message-id="\xe9"><a/></rpc>' % NC,
+        (b'<rpc %b message-id="1"><a/></rpc>' % NC).decode().encode("utf-16"),
     ],
 )
 def test_what_is_no_rpc_is_malformed(message: bytes) -> None:
@@ -201,10 +210,27 @@ def test_a_missing_message_id_is_named() -> None:
     assert caught.value.attributes == Attributes({"user": "x"})
 
 
+def test_attributes_without_number_are_refused_at_once() -> None:
+    # Reading them takes lxml a time that grows with the square of their number: 16 seconds for these.
+    many = b" ".join(b'a%d=""' % i for i in range(40000))
+    started = time.perf_counter()
+    with pytest.raises(RpcFailed) as caught:
+        netconf.parse_rpc(b'<rpc %b message-id="7" %b><get/></rpc>' % (NC, many))
+    assert time.perf_counter() - started < 1
+    assert caught.value.errors[0].tag == "too-big"
+    assert caught.value.attributes == Attributes({"message-id": "7"})
+
+
+@pytest.mark.parametrize("session_id", ["0", "-1", "4294967296", "9" * 5000, "\u0663", "1 2"])
+def test_what_is_no_session_id_is_malformed(session_id: str) -> None:
+    with pytest.raises(MalformedMessage, match="no session-id"):
+        netconf.parse_hello(b"<hello %b><session-id>%b</session-id></hello>" % (NC, session_id.encode()))
+
+
 def test_notification_both_ways() -> None:
     message = netconf.build_notification("2026-11-23T10:00:00Z", b'<event xmlns="urn:e">x</event>')
-    time, event = netconf.parse_notification(message)
-    assert (time, event.tag, event.text) == ("2026-11-23T10:00:00Z", "{urn:e}event", "x")
+    event_time, event = netconf.parse_notification(message)
+    assert (event_time, event.tag, event.text) == ("2026-11-23T10:00:00Z", "{urn:e}event", "x")
 
 
 PARSERS = [netconf.parse_hello, netconf.parse_rpc, netconf.parse_reply, netconf.parse_notification]
