@@ -301,7 +301,7 @@ def parse_rpc(message: bytes) -> Rpc:
 def _attributes(root: etree._Element) -> Attributes:
     # Taking them all out costs lxml a time that grows with the square of their number.
     if len(root.attrib) > _MAX_ATTRIBUTES:
-        known = {name: root.attrib[name] for name in ("message-id",) if name in root.attrib}
+        known = {name: str(root.attrib[name]) for name in ("message-id",) if name in root.attrib}
         error = RpcError("too-big", f"an rpc may have {_MAX_ATTRIBUTES} attributes", "rpc")
         raise RpcFailed(error, attributes=Attributes(known))
     values = {str(name): str(value) for name, value in root.attrib.items()}
