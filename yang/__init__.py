@@ -6,6 +6,7 @@ modules of ETSI and of this project lie beside this file, those of the IETF come
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,8 +24,10 @@ NAMESPACES: Mapping[str, str] = MappingProxyType(
 
 FOLDER = Path(__file__).resolve().parent
 _SYSTEM = Path("/usr/share/yang/modules")
+# pyang installs the IETF's modules beside its package; of them, only those that no library has are wanted.
+_PYANG = Path(str(distribution("pyang").locate_file("../../../share/yang/modules/ietf"))).resolve()
 # In this order: libnetconf2 brings the newer revision where it and sysrepo bring the same module.
-SEARCH: tuple[Path, ...] = (FOLDER, _SYSTEM / "libnetconf2", _SYSTEM / "sysrepo", _SYSTEM / "libyang")
+SEARCH: tuple[Path, ...] = (FOLDER, _SYSTEM / "libnetconf2", _SYSTEM / "sysrepo", _SYSTEM / "libyang", _PYANG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,19 @@ SERVER: tuple[Module, ...] = (
     ),
     Module("libnetconf2-netconf-server"),
     Module("ietf-netconf-monitoring"),
+    Module("ietf-netconf-nmda", ("origin", "with-defaults")),
 )
 
 # The types module too must be implemented: identities of a module that is only imported are no usable values.
 QKD: tuple[Module, ...] = (Module(TYPES), Module(NODE), Module(EXTENSIONS))
 
 # Sysrepo brings ietf-netconf with all of its features off; these are what `qkd-netconf` offers as capabilities.
-NETCONF_FEATURES: tuple[str, ...] = ("writable-running", "rollback-on-error", "startup", "validate", "xpath")
+NETCONF_FEATURES: tuple[str, ...] = (
+    "writable-running",
+    "candidate",
+    "confirmed-commit",
+    "rollback-on-error",
+    "startup",
+    "validate",
+    "xpath",
+)

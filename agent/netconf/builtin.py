@@ -7,6 +7,7 @@ import sysrepo
 
 from ..errors import ConfigurationError
 from .datastore import Datastore
+from .listening import Listening
 from .server import Server
 
 
@@ -19,11 +20,14 @@ async def serve(stop: asyncio.Event, ready: Callable[[], None]) -> int:
     except sysrepo.SysrepoError as error:
         raise ConfigurationError("repository", f"sysrepo cannot be used: {error}") from error
     server = Server(datastore)
+    listening = Listening(server)
     try:
         await server.start()
+        await listening.start()
         ready()
         await stop.wait()
     finally:
+        await listening.stop()
         await server.stop()
         await asyncio.to_thread(datastore.stop)
     return 0

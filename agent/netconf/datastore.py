@@ -6,26 +6,42 @@ turned into Python values on the way. One `UserSession` serves one NETCONF sessi
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import libyang
 import sysrepo
+from _libyang import ffi as ly_ffi, lib as ly
 from _sysrepo import ffi, lib
 from sysrepo.session import SysrepoSession
 
 from . import errors
-from .filters import Names
+from .filters import Filter, Names
 from .schema import Schema
 
 log = logging.getLogger(__name__)
 
-# with-defaults modes (RFC 6243) -> printer arguments; "explicit" is what libyang prints by itself.
-WITH_DEFAULTS: dict[str, dict[str, bool]] = {
-    "explicit": {},
-    "report-all": {"include_implicit_defaults": True},
-    "trim": {"trim_default_values": True},
+# with-defaults modes (RFC 6243) -> flags of libyang's printer.
+WITH_DEFAULTS: dict[str, int] = {
+    "explicit": ly.LYD_PRINT_WD_EXPLICIT,
+    "report-all": ly.LYD_PRINT_WD_ALL,
+    "report-all-tagged": ly.LYD_PRINT_WD_ALL_TAG,
+    "trim": ly.LYD_PRINT_WD_TRIM,
 }
+# Reading operational (sysrepo_types.h).
+NO_STATE, NO_CONFIG, WITH_ORIGIN = lib.SR_OPER_NO_STATE, lib.SR_OPER_NO_CONFIG, 0x10
+_HOLDER_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How data are read and printed."""
+
+    with_defaults: str = "explicit"
+    depth: int = 0  # levels below what is selected; 0: all
+    options: int = 0  # of the above, for operational
 
 
 class Datastore:
@@ -38,9 +54,12 @@ class Datastore:
         # NACM is set up once in a process, on a session that stays (netconf_acm.h).
         self._nacm = self._connection.start_session("running")
         self._nacm.init_nacm("nobody")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the modules anew: at the start, and after they have changed."""
         with self.own.get_ly_ctx() as context:
-            self.schema = Schema(context)
-        self.capabilities = self.schema.capabilities(self._content_id())
+            self.schema = Schema(context, self._content_id())
 
     def stop(self) -> None:
         for session in (self.own, self._nacm):
@@ -51,8 +70,7 @@ class Datastore:
         """A session with the rights of a NETCONF user."""
         session = self._connection.start_session("running")
         session.set_extra_info("netconf", session_id, user)
-        lib.sr_nacm_set_user(session.cdata, user.encode())
-        return UserSession(session, self.schema)
+        return UserSession(self, session, user)
 
     def start_session(self) -> SysrepoSession:
         """An unrestricted session, for what the server provides itself."""
@@ -72,13 +90,31 @@ class Datastore:
             return {}
         return found
 
+    def export_running(self) -> bytes:
+        """All of running, unrestricted."""
+        with self._connection.start_session("running") as session, _data(session, "/*") as data:
+            return _printed(data, WITH_DEFAULTS["explicit"])
+
+    def import_running(self, config: bytes) -> None:
+        """Replaces running by what was exported. Raises sysrepo.SysrepoError."""
+        with self._connection.start_session("running") as session:
+            _replace(session, config)
+
 
 class UserSession:
     """What one NETCONF session may do to the datastores. All errors are RpcFailed."""
 
-    def __init__(self, session: SysrepoSession, schema: Schema) -> None:
+    def __init__(self, datastore: Datastore, session: SysrepoSession, user: str) -> None:
         self.session = session
-        self.schema = schema
+        self._datastore = datastore
+        self._user = user.encode()
+        # A session of sysrepo serves one thread at a time; the end of a confirmed commit comes on one of its own.
+        self._mutex = threading.RLock()
+        lib.sr_nacm_set_user(session.cdata, self._user)
+
+    @property
+    def schema(self) -> Schema:
+        return self._datastore.schema
 
     @property
     def names(self) -> Names:
@@ -86,21 +122,18 @@ class UserSession:
 
     def stop(self) -> None:
         """Ends the session; sysrepo releases its locks and subscriptions."""
-        self.session.stop()
+        with self._mutex:
+            self.session.stop()
 
-    def read(self, datastore: str, xpath: str | None, with_defaults: str = "explicit") -> bytes:
+    def read(self, datastore: str, selected: Filter, how: Reading = Reading()) -> bytes:
         """What the user may read, as XML; nothing selected gives nothing."""
-        if xpath is None:
+        if selected.xpath is None:
             return b""
         with self._errors():
             self.session.switch_datastore(datastore)
-            try:
-                with self.session.get_data_ly(xpath) as data:
-                    printing = WITH_DEFAULTS[with_defaults]
-                    text: str | None = data.print_mem("xml", with_siblings=True, pretty=False, **printing)
-                    return (text or "").encode()  # None: only defaults, all trimmed
-            except sysrepo.SysrepoNotFoundError:
-                return b""
+            with _data(self.session, selected.xpath, how) as data:
+                text = _printed(data, WITH_DEFAULTS[how.with_defaults])
+        return selected.narrow(text)
 
     def edit(self, datastore: str, config: bytes, default_operation: str, *, test: bool, change: bool) -> None:
         """One edit-config, all or nothing: YANG validation if `test`, the change itself if `change`."""
@@ -131,25 +164,47 @@ class UserSession:
         with self._errors(), self._parsed(config, parse_only=False, opaq=False, strict=True, no_state=True):
             pass
 
-    def copy(self, source: str, target: str) -> None:
+    def copy(self, source: str, target: str, *, unrestricted: bool = False) -> None:
         """Replaces one datastore by another."""
-        with self._errors():
+        with self._errors(), self._unrestricted() if unrestricted else contextlib.nullcontext():
             self.session.switch_datastore(target)
             self.session.copy_config(source)
 
-    def clear(self, target: str) -> None:
-        """Empties a datastore."""
+    def commit(self) -> None:
+        """Replaces running by candidate."""
+        self.copy("candidate", "running")
+
+    def discard(self) -> None:
+        """Lets candidate be as running again; that takes no rights to what was changed in it (RFC 8341 clause 3.2.9)."""
+        self.copy("running", "candidate", unrestricted=True)
+
+    def replace(self, target: str, config: bytes) -> None:
+        """Replaces a datastore by a complete configuration; an empty one leaves nothing."""
         with self._errors():
             self.session.switch_datastore(target)
-            self.session.replace_config_ly(None, None)
+            _replace(self.session, config, opaq=False, strict=True, no_state=True)
+
+    def import_running(self, config: bytes) -> None:
+        """Replaces running, unrestricted, by what was exported: for a session that has it locked.
+
+        Raises TimeoutError when the session is busy, sysrepo.SysrepoError.
+        """
+        if not self._mutex.acquire(timeout=_HOLDER_SECONDS):
+            raise TimeoutError("the session that has running locked is busy")
+        try:
+            with self._unrestricted():
+                self.session.switch_datastore("running")
+                _replace(self.session, config)
+        finally:
+            self._mutex.release()
 
     def lock(self, datastore: str) -> bool:
-        """Locks a whole datastore; False when a session of any process holds a part of it."""
+        """Locks a whole datastore; False when a session of any process holds a part of it, or it has been changed."""
         with self._errors():
             self.session.switch_datastore(datastore)
             try:
                 self.session.lock()
-            except sysrepo.SysrepoLockedError:
+            except (sysrepo.SysrepoLockedError, sysrepo.SysrepoUnsupportedError):
                 return False
             return True
 
@@ -171,7 +226,7 @@ class UserSession:
                 return  # the module has no such operation, or its feature is off
             try:
                 self.session.switch_datastore("operational")
-                _try(self.session, call)
+                _send(self.session, call)
             except sysrepo.SysrepoUnauthorizedError:
                 raise
             except sysrepo.SysrepoError:
@@ -179,12 +234,26 @@ class UserSession:
             finally:
                 call.free()
 
+    def execute(self, operation: bytes, kind: libyang.util.DataType) -> bytes:
+        """An RPC or action that some program of the node serves; its output as XML."""
+        with self._errors(), self.session.get_ly_ctx() as context:
+            call = context.parse_op_mem("xml", operation.decode(), kind, strict=True)
+            try:
+                self.session.switch_datastore("operational")
+                output = _send(self.session, call.root())
+                try:
+                    return _printed_output(_node(context, output[0]), call)
+                finally:
+                    if output[0]:
+                        lib.sr_release_data(output[0])
+            finally:
+                call.root().free()
+
     @contextlib.contextmanager
     def _parsed(self, config: bytes, **how: bool) -> Iterator[libyang.DNode | None]:
         """The data tree of an edit. Opaque nodes let `delete` name a leaf without its value; sysrepo checks the rest."""
-        options = {"parse_only": True, "opaq": True, **how}
         with self.session.get_ly_ctx() as context:
-            tree = context.parse_data_mem(config, "xml", **options)
+            tree = context.parse_data_mem(config, "xml", **{"parse_only": True, "opaq": True, **how})
             try:
                 yield tree
             finally:
@@ -192,21 +261,82 @@ class UserSession:
                     tree.free()
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _unrestricted(self) -> Iterator[None]:
+        lib.sr_nacm_set_user(self.session.cdata, ffi.NULL)
         try:
             yield
-        except sysrepo.SysrepoError as error:
-            raise errors.from_sysrepo(error, self.session, self.schema.namespace_of) from error
-        except libyang.LibyangError as error:
-            raise errors.from_libyang(error, self.schema.namespace_of) from error
+        finally:
+            lib.sr_nacm_set_user(self.session.cdata, self._user)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        with self._mutex:
+            try:
+                yield
+            except sysrepo.SysrepoError as error:
+                raise errors.from_sysrepo(error, self.session, self.schema.namespace_of) from error
+            except libyang.LibyangError as error:
+                raise errors.from_libyang(error, self.schema.namespace_of) from error
 
 
-def _try(session: SysrepoSession, operation: libyang.DNode) -> None:
-    """Sends an RPC without caring for its output. Raises sysrepo.SysrepoError."""
-    output = ffi.new("sr_data_t **")
+@contextlib.contextmanager
+def _data(session: SysrepoSession, xpath: str, how: Reading = Reading()) -> Iterator[libyang.DNode | None]:
+    """What a path selects; None when that is nothing. The binding's own call knows no origin."""
+    found = ffi.new("sr_data_t **")
+    options = how.options if session.get_datastore() == "operational" else 0
+    code = lib.sr_get_data(session.cdata, xpath.encode(), how.depth, 0, options, found)
+    if code == lib.SR_ERR_NOT_FOUND:
+        yield None
+        return
+    sysrepo.errors.check_call(lambda: code)
     try:
-        tree = ffi.cast("struct lyd_node *", operation.cdata)
-        sysrepo.errors.check_call(lib.sr_rpc_send_tree, session.cdata, tree, 0, output)
+        with session.get_ly_ctx() as context:
+            yield _node(context, found[0])
     finally:
+        if found[0]:
+            lib.sr_release_data(found[0])
+
+
+def _node(context: libyang.Context, data: Any) -> libyang.DNode | None:
+    """The tree that sysrepo hands over, as the other binding has it."""
+    if not data or not data.tree:
+        return None
+    return libyang.DNode.new(context, ly_ffi.cast("struct lyd_node *", data.tree)).root()
+
+
+def _printed(tree: libyang.DNode | None, flags: int) -> bytes:
+    if tree is None:
+        return b""
+    text = ly_ffi.new("char **")
+    if ly.lyd_print_mem(text, tree.cdata, ly.LYD_XML, ly.LYD_PRINT_SHRINK | ly.LYD_PRINT_SIBLINGS | flags) != ly.LY_SUCCESS:
+        raise tree.context.error("cannot print data")
+    try:
+        return ly_ffi.string(text[0]) if text[0] else b""  # nothing: only defaults, all trimmed
+    finally:
+        ly.free(text[0])
+
+
+def _printed_output(tree: libyang.DNode | None, call: libyang.DNode) -> bytes:
+    """The children of an operation's output: what a reply holds in place of `ok`."""
+    operation = tree and tree.find_path(call.path())
+    return b"".join(child.print_mem("xml", pretty=False).encode() for child in operation or ())
+
+
+def _replace(session: SysrepoSession, config: bytes, **how: bool) -> None:
+    """Replaces a session's datastore. Raises sysrepo.SysrepoError, libyang.LibyangError."""
+    with session.get_ly_ctx() as context:
+        tree = context.parse_data_mem(config, "xml", **{"parse_only": True, **how}) if config else None
+        session.replace_config_ly(tree, None)  # which frees the tree
+
+
+def _send(session: SysrepoSession, operation: libyang.DNode) -> Any:
+    """Sends an operation; a pointer to its output, which the caller releases. Raises sysrepo.SysrepoError."""
+    output = ffi.new("sr_data_t **")
+    tree = ffi.cast("struct lyd_node *", operation.cdata)
+    try:
+        sysrepo.errors.check_call(lib.sr_rpc_send_tree, session.cdata, tree, 0, output)
+    except sysrepo.SysrepoError:
         if output[0]:
             lib.sr_release_data(output[0])
+        raise
+    return output

@@ -122,3 +122,30 @@ def _literal(text: str) -> str:
         return f'"{text}"'
     parts = ', "\'", '.join(f"'{part}'" for part in text.split("'"))
     return f"concat({parts})"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a filter selects."""
+
+    xpath: str | None
+
+    @classmethod
+    def everything(cls) -> "Filter":
+        return cls("/*")
+
+    def narrow(self, data: bytes) -> bytes:
+        return data
+
+    def matches(self, event: bytes) -> bool:  # noqa: ARG002
+        return True
+
+
+def parse(element: etree._Element, names: Names) -> Filter:
+    return Filter(to_xpath(element, names))
+
+
+def parse_xpath(text: str, element: etree._Element, names: Names) -> Filter:
+    if len(text) > _LONGEST or not _PATHS.fullmatch(text):
+        raise RpcFailed(RpcError("invalid-value", f"xpath filter '{text[:200]}' is not understood"))
+    return Filter(in_module_names(text, element, names))

@@ -1,11 +1,12 @@
-"""The server about itself: ietf-netconf-monitoring (RFC 6022), and that its own configuration is in effect.
-
-Monitoring data are made whenever someone reads them. Configuration counts as in effect, and so is part of the operational
-datastore that `get` reads, only while someone has subscribed to its changes.
-"""
+"""The server about itself: ietf-netconf-monitoring (RFC 6022), made whenever someone reads it."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from .operations.call import DATASTORES
+from .session import COUNTED
 
 if TYPE_CHECKING:
     from .server import Server
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MODULE = "ietf-netconf-monitoring"
-_CONFIGURATION = ("ietf-netconf-server", "ietf-keystore")
-
-
-def _changed(_event: str, _id: int, _changes: Any, _private: Any) -> None:
-    """Users are read at every log-in, the rest when the server starts: nothing to do."""
 
 
 class Monitoring:
@@ -27,8 +23,6 @@ class Monitoring:
         self._server = server
         self._session = server.datastore.start_session()
         schema = server.datastore.schema
-        for module in filter(schema.namespace_of, _CONFIGURATION):
-            self._session.subscribe_module_change(module, None, _changed, done_only=True)
         if schema.namespace_of(_MODULE):
             self._session.subscribe_oper_data_request(_MODULE, f"/{_MODULE}:netconf-state", self._provide)
 
@@ -40,8 +34,8 @@ class Monitoring:
         server = self._server
         return {
             "netconf-state": {
-                "capabilities": {"capability": list(server.datastore.capabilities)},
-                "datastores": {"datastore": [self._datastore(name) for name in ("running", "startup")]},
+                "capabilities": {"capability": list(server.datastore.schema.capabilities)},
+                "datastores": {"datastore": [self._datastore(name) for name in DATASTORES]},
                 "schemas": {"schema": self._schemas()},
                 "sessions": {"session": self._sessions()},
                 "statistics": self._statistics(),
@@ -71,18 +65,26 @@ class Monitoring:
         return [
             {
                 "session-id": one.id,
-                "transport": "netconf-ssh",
+                "transport": one.transport,
                 "username": one.user,
                 "source-host": one.host,
                 "login-time": one.login_time.isoformat(timespec="seconds"),
-                "in-rpcs": one.in_rpcs,
-                "in-bad-rpcs": one.in_bad_rpcs,
-                "out-rpc-errors": one.out_rpc_errors,
-                "out-notifications": one.out_notifications,
+                **_counts(partial(getattr, one)),
             }
             for one in list(self._server.sessions.values())
         ]
 
     def _statistics(self) -> dict[str, Any]:
-        started = self._server.started.isoformat(timespec="seconds")
-        return {"netconf-start-time": started, "in-sessions": self._server.in_sessions}
+        server = self._server
+        sessions = list(server.sessions.values())
+        return {
+            "netconf-start-time": server.started.isoformat(timespec="seconds"),
+            "in-sessions": server.counts.in_sessions,
+            "in-bad-hellos": server.counts.in_bad_hellos,
+            "dropped-sessions": server.counts.dropped_sessions,
+            **_counts(lambda name: server.counts.total(name, sessions)),
+        }
+
+
+def _counts(count: Callable[[str], int]) -> dict[str, int]:
+    return {name.replace("_", "-"): count(name) for name in COUNTED}

@@ -1,6 +1,6 @@
-"""What the server knows of the YANG modules in the repository, read once: names, namespaces, capabilities, sources.
+"""What the server knows of the YANG modules in the repository: names, namespaces, capabilities, sources.
 
-Modules are installed while a node is set up, not while its servers run.
+A value of its time: it is read at the start, and anew when modules have changed.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,14 @@ CAPABILITIES = (
     BASE_1_0,
     BASE_1_1,
     f"{_CAPABILITY}writable-running:1.0",
+    f"{_CAPABILITY}candidate:1.0",
+    f"{_CAPABILITY}confirmed-commit:1.1",
     f"{_CAPABILITY}rollback-on-error:1.0",
     f"{_CAPABILITY}validate:1.1",
     f"{_CAPABILITY}startup:1.0",
     f"{_CAPABILITY}xpath:1.0",
     f"{_CAPABILITY}notification:1.0",
-    f"{_CAPABILITY}with-defaults:1.0?basic-mode=explicit&also-supported=report-all,trim",
+    f"{_CAPABILITY}with-defaults:1.0?basic-mode=explicit&also-supported=report-all,report-all-tagged,trim",
 )
 
 
@@ -37,13 +39,14 @@ class Module:
     implemented: bool
     features: tuple[str, ...]
     notifications: bool  # whether it defines any
+    operations: tuple[str, ...]  # names of its RPCs
     top: tuple[str, ...]  # names of its top-level data nodes and notifications
 
 
 class Schema:
-    """The modules of a libyang context."""
+    """The modules of a libyang context, and what a hello says of them."""
 
-    def __init__(self, context: libyang.Context) -> None:
+    def __init__(self, context: libyang.Context, content_id: str) -> None:
         self.modules = tuple(_module(one) for one in context)
         self._by_name = {one.name: one for one in self.modules if one.implemented}
         self._by_namespace = {one.namespace: one.name for one in self.modules if one.implemented}
@@ -52,6 +55,8 @@ class Schema:
             for name in module.top:
                 self._by_top[name] = (*self._by_top.get(name, ()), module.name)
         self.names = Names(self.module_of, lambda name: self._by_top.get(name, ()), self._by_name.__contains__)
+        self.content_id = content_id
+        self.capabilities = self._capabilities(content_id)
 
     def namespace_of(self, module: str) -> str:
         """Of an implemented module; "" when there is none."""
@@ -62,12 +67,17 @@ class Schema:
         """The implemented module of a namespace; "" when there is none."""
         return self._by_namespace.get(namespace, "")
 
+    def operations_of(self, namespace: str) -> tuple[str, ...]:
+        """Names of the RPCs of the implemented module that has the namespace."""
+        module = self._by_name.get(self.module_of(namespace))
+        return module.operations if module else ()
+
     @property
     def notifying(self) -> tuple[str, ...]:
         """Modules that define notifications."""
         return tuple(one.name for one in self._by_name.values() if one.notifications)
 
-    def capabilities(self, content_id: str) -> tuple[str, ...]:
+    def _capabilities(self, content_id: str) -> tuple[str, ...]:
         """What a hello lists: protocol, YANG library (RFC 8526) and modules (RFC 7950 clause 5.6.4)."""
         library = self._by_name.get("ietf-yang-library")
         revision = library.revision if library else ""
@@ -92,6 +102,7 @@ def _module(module: libyang.Module) -> Module:
         implemented=implemented,
         features=tuple(feature.name() for feature in module.features() if feature.state()),
         notifications=bool(events) or any(map(_notifies, nodes)),
+        operations=tuple(node.name() for node in nodes if isinstance(node, libyang.SRpc)),
         top=tuple(node.name() for node in nodes if not isinstance(node, libyang.SRpc)),
     )
 

@@ -1,34 +1,39 @@
-"""NETCONF over SSH (RFC 6242): who may log in, and what the sessions of the server share.
+"""What the sessions of the server share: who may have one, locks, the pool of threads, and one another.
 
-Only the subsystem `netconf` is offered, only public keys open it. The loop carries bytes; whatever touches sysrepo runs
-in a pool of threads.
+The loop carries bytes; whatever touches sysrepo runs in a pool of threads.
 """
 
 import asyncio
 import contextlib
 import logging
-import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import asyncssh
-
 from ..config import RECOVERY_USER
-from ..errors import ConfigurationError
-from . import config
+from .announcements import Announcements
+from .confirmed import ConfirmedCommit
 from .datastore import Datastore
 from .monitoring import Monitoring
-from .session import Session
+from .session import COUNTED, Session, Stream
 
 log = logging.getLogger(__name__)
 
-LOGIN_SECONDS = 30
-MAX_SESSIONS = 500
-MAX_SESSIONS_OF_USER = 250
 _MAX_REQUEST = 8 << 20  # octets; what a session may make the server hold before it has said anything that counts
 _THREADS = 32
+_LOOK_SECONDS = 1.0  # how exact the idle time-out is
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What sessions are held to; 0 seconds of idleness mean no limit."""
+
+    sessions: int = 500
+    sessions_of_user: int = 250
+    idle_seconds: float = 0
+    hello_seconds: float = 30
 
 
 class Server:
@@ -37,121 +42,121 @@ class Server:
     def __init__(self, datastore: Datastore, max_message: int = _MAX_REQUEST) -> None:
         self.datastore = datastore
         self.max_message = max_message
+        self.limits = Limits()
         self.started = datetime.now(UTC)
         self.sessions: dict[int, Session] = {}
         self.locks = Locks()
-        self.in_sessions = 0
+        self.counts = Counts()
+        self.confirmed = ConfirmedCommit(self)
         self._pool = ThreadPoolExecutor(_THREADS, "netconf")
-        self._listeners: list[asyncssh.SSHAcceptor] = []
+        # Of its own: an operation may wait in the pool for another session's end.
+        self._releasing = ThreadPoolExecutor(2, "netconf-release")
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._monitoring: Monitoring | None = None
 
-    async def start(self) -> Sequence[tuple[str, int]]:
-        """Listens where the running datastore says; the addresses with the ports really taken. Raises ConfigurationError."""
+    async def start(self) -> None:
+        """Undoes what an earlier process has left unconfirmed, and provides what is to be known of this one."""
+        await self.call(self.confirmed.recover)
+        self.announcements = await self.call(Announcements, self.datastore)
         self._monitoring = await self.call(Monitoring, self)
-        endpoints = await self.call(config.endpoints, self.datastore)
-        for endpoint in endpoints:
-            keys = [await self.call(config.host_key, self.datastore, name) for name in endpoint.host_keys]
-            if not keys:
-                raise ConfigurationError("ietf-netconf-server", f"endpoint '{endpoint.name}' has no host key")
-            for host, port in endpoint.binds:
-                self._listeners.append(await self._listen(host, port, keys))
-        if not self._listeners:
-            raise ConfigurationError("ietf-netconf-server", "no endpoint with ssh is configured")
-        addresses = [(host, one.get_port()) for one, (host, _) in zip(self._listeners, _binds(endpoints), strict=True)]
-        log.info("listening addresses=%s", ", ".join(f"{host}:{port}" for host, port in addresses))
-        return addresses
+        self._looking = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
-        """Ends all sessions and stops listening."""
-        for listener in self._listeners:
-            listener.close()
+        """Ends all sessions; a commit that nobody confirmed is undone."""
+        self._looking.cancel()
         for session in list(self.sessions.values()):
             session.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)
-        if self._monitoring is not None:
-            await self.call(self._monitoring.stop)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self.call(self.confirmed.stop)
+        await self.call(self._monitoring.stop)
+        await self.call(self.announcements.stop)
+        for pool in self._pool, self._releasing:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def call[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking function in a thread."""
         return await self._loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
-    def on_loop(self, function: Callable[..., None], *args: object) -> None:
+    async def release[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for the end of a session, which never waits for operations of others."""
+        return await self._loop.run_in_executor(self._releasing, lambda: function(*args, **kwargs))
+
+    def on_loop(self, function: Callable[..., object], *args: object) -> None:
         """Runs a function on the loop, from any thread; after the end of the loop, nothing."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
 
-    def kill(self, session_id: int, wait: float) -> bool:
-        """Ends another session and waits until its locks are free; False when there is none. From a worker thread."""
-        session = self.sessions.get(session_id)
-        if session is None:
-            return False
+    def refusal(self, user: str) -> str | None:
+        """Why no session of this user is taken now; None when it is."""
+        if user == RECOVERY_USER:  # whatever the datastore says: it would be above all access control
+            return f"'{user}' is no user of a node"
+        of_user = sum(session.user == user for session in self.sessions.values())
+        if len(self.sessions) >= self.limits.sessions or of_user >= self.limits.sessions_of_user:
+            return "too many sessions are open"
+        return None
 
-        async def end() -> None:
-            session.end()
-            await asyncio.wait_for(session.ended.wait(), wait)
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
-        return True
-
-    def forget(self, session: Session) -> None:
-        """A session is over and has released everything."""
-        self.locks.release(session.id)
-        self.sessions.pop(session.id, None)
-
-    async def _listen(self, host: str, port: int, keys: Sequence[asyncssh.SSHKey]) -> asyncssh.SSHAcceptor:
-        try:
-            return await asyncssh.listen(
-                host,
-                port,
-                server_factory=lambda: _Login(self),
-                server_host_keys=list(keys),
-                session_factory=self._session,
-                encoding=None,
-                line_editor=False,
-                allow_pty=False,
-                agent_forwarding=False,
-                gss_host=None,  # else every connection looks up this host's name
-                login_timeout=LOGIN_SECONDS,
-                keepalive_interval=60,
-                keepalive_count_max=3,
-                # XML of this size needs no compression on its way, and its memory is per session.
-                compression_algs=None,
-            )
-        except OSError as error:
-            raise ConfigurationError("ietf-netconf-server", f"cannot listen on {host}:{port}: {error.strerror}") from error
-
-    async def _session(
-        self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], stderr: asyncssh.SSHWriter[bytes]
-    ) -> None:
-        if stdin.channel.get_subsystem() != "netconf":
-            stderr.write(b"only the subsystem 'netconf' is offered\n")
-            stdout.close()
-            return
-        user = stdin.get_extra_info("username")
-        if len(self.sessions) >= MAX_SESSIONS or self._sessions_of(user) >= MAX_SESSIONS_OF_USER:
-            log.warning("session refused user=%r open=%d", user, len(self.sessions))
-            stderr.write(b"too many sessions are open\n")
-            stdout.close()
-            return
-        self.in_sessions += 1
-        peer = stdin.get_extra_info("peername") or ("",)
-        session = Session(self, self.in_sessions, user, peer[0], stdin, stdout)
+    async def serve(self, stream: Stream) -> None:
+        """Runs one session to its end. Who calls it has asked `refusal`."""
+        session = Session(self, self.counts.next_session(), stream)
         self.sessions[session.id] = session
         task = asyncio.create_task(session.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.wait([task])
 
-    def _sessions_of(self, user: str) -> int:
-        return sum(session.user == user for session in self.sessions.values())
+    def kill(self, session_id: int, by: int, wait: float) -> bool:
+        """Ends another session and waits until its locks are free; False when there is none. From a worker thread."""
+        session = self.sessions.get(session_id)
+        if session is None:
+            return False
+
+        async def end() -> None:
+            session.end("killed", f"killed by session {by}", by)
+            await asyncio.wait_for(session.ended.wait(), wait)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        return True
+
+    async def forget(self, session: Session) -> None:
+        """A session is over and has released what it held of the datastores."""
+        await self.release(self.confirmed.session_over, session)
+        self.locks.release(session.id)
+        self.sessions.pop(session.id, None)
+        self.counts.add(session)
+
+    async def _look(self) -> None:
+        """Ends sessions that have been silent for too long."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now, most = self._loop.time(), self.limits.idle_seconds
+            for session in list(self.sessions.values()) if most else ():
+                if session.idle(now) > most:
+                    session.end("timeout", f"silent for {most:g} s")
 
 
-def _binds(endpoints: Sequence[config.SshEndpoint]) -> list[tuple[str, int]]:
-    return [bind for endpoint in endpoints for bind in endpoint.binds]
+class Counts:
+    """The statistics of the whole server (RFC 6022 clause 2.1.5)."""
+
+    def __init__(self) -> None:
+        self.in_sessions = self.in_bad_hellos = self.dropped_sessions = 0
+        self._ended = dict.fromkeys(COUNTED, 0)
+
+    def next_session(self) -> int:
+        """The number of one more session, which is its id."""
+        self.in_sessions += 1
+        return self.in_sessions
+
+    def add(self, session: Session) -> None:
+        """A session has ended."""
+        self.in_bad_hellos += session.reason == "bad-hello"
+        self.dropped_sessions += session.reason not in ("closed", "bad-hello")
+        for name in COUNTED:
+            self._ended[name] += getattr(session, name)
+
+    def total(self, name: str, sessions: list[Session]) -> int:
+        """A count over the sessions that have ended and those that have not."""
+        return self._ended[name] + sum(int(getattr(one, name)) for one in sessions)
 
 
 class Locks:
@@ -188,43 +193,3 @@ class Locks:
         """Datastore -> holder and time."""
         with self._mutex:
             return dict(self._held)
-
-
-class _Login(asyncssh.SSHServer):
-    """Public keys from the datastore open a session, nothing else does."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._keys: frozenset[bytes] = frozenset()
-        self._peer = ""
-
-    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        connection = conn.get_extra_info("socket")
-        if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
-            # A reply in two writes would wait for the client's delayed acknowledgement.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._peer = (conn.get_extra_info("peername") or ("",))[0]
-
-    async def begin_auth(self, username: str) -> bool:
-        if username == RECOVERY_USER:  # whatever the datastore says: it would be above all access control
-            log.warning("user refused user=%r host=%s", username, self._peer)
-            return True
-        self._keys = await self._server.call(config.user_keys, self._server.datastore, username)
-        if not self._keys:
-            log.warning("unknown user user=%r host=%s", username, self._peer)
-        return True
-
-    def public_key_auth_supported(self) -> bool:
-        return True
-
-    def password_auth_supported(self) -> bool:
-        return False
-
-    def kbdint_auth_supported(self) -> bool:
-        return False
-
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        known = key.public_data in self._keys
-        if not known:
-            log.warning("key refused user=%r host=%s fingerprint=%s", username, self._peer, key.get_fingerprint())
-        return known

@@ -1,4 +1,4 @@
-"""One NETCONF session (RFC 6241): hello, then one operation after the other, and notifications in between.
+"""One NETCONF session (RFC 6241) on a stream of any transport: hello, one operation after the other, notifications between.
 
 Operations block and run in worker threads, one at a time per session, so that replies keep the order of requests. What
 goes to the client passes one queue with a limit: a client that does not read loses its session, and nobody waits for it.
@@ -9,9 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
-import asyncssh
+from typing import TYPE_CHECKING, Protocol
 
 from qswitch.protocol import netconf
 from qswitch.protocol.netconf import Attributes, Framing, FramingError, Hello, MalformedMessage, RpcError, RpcFailed
@@ -25,36 +23,56 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HELLO_SECONDS = 30.0
 # A client that reads nothing may leave this much behind before it is cut off.
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
-_READ = 65536
+# What ietf-netconf-monitoring counts (RFC 6022 common-counters), as attributes of a session.
+COUNTED = ("in_rpcs", "in_bad_rpcs", "out_rpc_errors", "out_notifications")
 _FLUSH_SECONDS = 5.0  # for a client that is slow to take the last replies
 
 
+class Stream(Protocol):
+    """What a transport hands to a session: bytes to and from a peer whose identity it has checked."""
+
+    transport: str  # identity of ietf-netconf-monitoring: netconf-ssh or netconf-tls
+    user: str
+    host: str
+
+    async def read(self) -> bytes:
+        """The next bytes; none at the end. Raises OSError when the connection is lost."""
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drain(self) -> None:
+        """Until the peer has taken enough. Raises OSError when the connection is lost."""
+
+    async def close(self) -> None:
+        """Sends what is left and ends; never raises."""
+
+    def abort(self) -> None: ...
+
+
 class SessionOver(Exception):
-    """The session cannot go on; the text is for the log."""
+    """The session cannot go on: a termination-reason (RFC 6470) and text for the log."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Session:
-    """A session from the SSH channel's start to its end. Made and run on the loop."""
+    """A session from its stream's start to its end. Made and run on the loop."""
 
-    def __init__(
-        self,
-        server: "Server",
-        session_id: int,
-        user: str,
-        host: str,
-        stdin: asyncssh.SSHReader[bytes],
-        stdout: asyncssh.SSHWriter[bytes],
-    ) -> None:
-        self.id, self.user, self.host = session_id, user, host
+    def __init__(self, server: "Server", session_id: int, stream: Stream) -> None:
+        self.id, self.user, self.host, self.transport = session_id, stream.user, stream.host, stream.transport
         self.login_time = datetime.now(UTC)
+        self.active = asyncio.get_running_loop().time()  # when the client last said something
         self.in_rpcs = self.in_bad_rpcs = self.out_rpc_errors = self.out_notifications = 0
+        self.reason = ""  # of its end, a termination-reason (RFC 6470)
         self.ended = asyncio.Event()  # everything released
+        self.datastores: UserSession | None = None
         self.subscription: Subscription | None = None
         self._server = server
-        self._stdin, self._stdout = stdin, stdout
+        self._stream = stream
         self._framing = Framing(server.max_message)
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -62,7 +80,8 @@ class Session:
         self._sent = asyncio.Event()  # by the writer: something was sent, or cannot be
         self._held: list[bytes] | None = []  # notifications before the reply to create-subscription
         self._closing = False
-        self._cut_off = False
+        self._cut_off: SessionOver | None = None
+        self._killed_by: int | None = None
         self._reading: asyncio.Task[None] | None = None  # the session's task while it waits for the client
         self._chunks = False
 
@@ -70,33 +89,50 @@ class Session:
         """Serves the client until either side ends the session."""
         log.info("session started session=%d user=%s host=%s", self.id, self.user, self.host)
         writer = asyncio.create_task(self._write())
-        user: UserSession | None = None
-        reason = "closed by the client"
+        greeted, over = False, SessionOver("closed", "closed by the client")
         try:
-            user = await self._server.call(self._server.datastore.open, self.user, self.id)
+            user = self.datastores = await self._server.call(self._server.datastore.open, self.user, self.id)
             await self._greet()
-            while not self._closing and (message := await self._next_message()) is not None:
+            greeted = True
+            self._server.announcements.session_started(self)
+            while not self._closing:
+                message = await self._next_message()
+                if message is None:
+                    raise SessionOver("dropped", "the client is gone")
                 await self._handle(user, message)
-        except SessionOver as over:
-            reason = str(over)
-        except (asyncssh.Error, OSError) as error:
-            reason = f"connection lost: {error}"
+        except SessionOver as caught:
+            over = caught
+        except OSError as error:
+            over = SessionOver("dropped", f"connection lost: {error}")
         finally:
+            over = self._cut_off or over
+            self.reason = over.reason
             self.close()
-            await self._release(user)
+            await self._release()
             await _finish(writer, 0 if self._cut_off else _FLUSH_SECONDS)
-            self._stdout.channel.close()
+            await self._stream.close()
             self.ended.set()
-            log.info("session ended session=%d user=%s reason=%s", self.id, self.user, reason)
+            log.info("session ended session=%d user=%s reason=%s", self.id, self.user, over)
+            if greeted or over.reason == "bad-hello":
+                self._server.announcements.session_ended(self, over.reason, self._killed_by)
 
-    def end(self) -> None:
+    def end(self, reason: str = "other", text: str = "ended by the server", killed_by: int | None = None) -> None:
         """Cuts the session off: an operation under way is finished, nothing further is read or sent."""
-        self._cut_off = True
+        self._cut_off = self._cut_off or SessionOver(reason, text)
+        self._killed_by = killed_by
         self.close()
-        self._stdout.channel.abort()
+        self._stream.abort()
         # The client may be past answering, and the channel closes only once it has.
         if self._reading is not None:
             self._reading.cancel()
+
+    def idle(self, now: float) -> float:
+        """Seconds without a word of the client; a session with a subscription, or in an operation, is never idle."""
+        return now - self.active if self.subscription is None and self._reading is not None else 0.0
+
+    def unsubscribed(self) -> None:
+        """The subscription has come to its end; another may be made. On the loop."""
+        self.subscription, self._held = None, []
 
     def notify(self, event_time: str, event: bytes) -> None:
         """Queues a notification. On the loop."""
@@ -108,22 +144,22 @@ class Session:
             self._send(message)
 
     async def _greet(self) -> None:
-        self._send(netconf.build_hello(Hello(self._server.datastore.capabilities, self.id)))
+        self._send(netconf.build_hello(Hello(self._server.datastore.schema.capabilities, self.id)))
         try:
-            async with asyncio.timeout(HELLO_SECONDS):
+            async with asyncio.timeout(self._server.limits.hello_seconds):
                 message = await self._next_message()
             hello = netconf.parse_hello(message or b"")
         except TimeoutError as error:
-            raise SessionOver("no hello in time") from error
+            raise SessionOver("timeout", "no hello in time") from error
         except MalformedMessage as error:
-            raise SessionOver(f"bad hello: {error}") from error
+            raise SessionOver("bad-hello", f"bad hello: {error}") from error
         if hello.session_id is not None:
-            raise SessionOver("a client's hello must not hold a session-id")
+            raise SessionOver("bad-hello", "a client's hello must not hold a session-id")
         if netconf.BASE_1_1 in hello.capabilities:
             self._framing.use_chunks()
             self._chunks = True
         elif netconf.BASE_1_0 not in hello.capabilities:
-            raise SessionOver("no common version of NETCONF")
+            raise SessionOver("bad-hello", "no common version of NETCONF")
 
     async def _next_message(self) -> bytes | None:
         try:
@@ -133,18 +169,19 @@ class Session:
                     self._framing.receive_eof()
                     return self._framing.next_message()
                 self._framing.receive(data)
+            self.active = asyncio.get_running_loop().time()
             return message
         except FramingError as error:
             self._malformed(str(error))
-            raise SessionOver(f"bad framing: {error}") from error
+            raise SessionOver("other", f"bad framing: {error}") from error
 
     async def _read(self) -> bytes:
         self._reading = asyncio.current_task()
         try:
-            return await self._stdin.read(_READ)
+            return await self._stream.read()
         except asyncio.CancelledError:
-            if self._cut_off and self._reading is not None and self._reading.uncancel() == 0:
-                raise SessionOver("ended by the server") from None
+            if self._cut_off is not None and self._reading is not None and self._reading.uncancel() == 0:
+                raise self._cut_off from None
             raise
         finally:
             self._reading = None
@@ -207,7 +244,7 @@ class Session:
         framed = self._framing.frame(message)
         if self._queued and self._queued + len(framed) > MAX_QUEUED_BYTES:
             log.warning("client does not read session=%d user=%s queued=%d", self.id, self.user, self._queued)
-            self.end()
+            self.end("dropped", "the client does not read")
             return
         self._queue.append(framed)
         self._queued += len(framed)
@@ -221,18 +258,19 @@ class Session:
                 continue
             part = self._queue.popleft()
             try:
-                self._stdout.write(part)
-                await self._stdout.drain()
-            except (asyncssh.Error, OSError):
+                self._stream.write(part)
+                await self._stream.drain()
+            except OSError:
                 self._closing = True
             self._queued -= len(part)
             self._sent.set()
 
-    async def _release(self, user: UserSession | None) -> None:
+    async def _release(self) -> None:
         """Ends subscription and datastore session; locks go with it."""
+        user, self.datastores = self.datastores, None
         if user is not None:
-            await self._server.call(self._stop, user)
-        self._server.forget(self)
+            await self._server.release(self._stop, user)
+        await self._server.forget(self)
 
     def _stop(self, user: UserSession) -> None:
         if self.subscription is not None:

@@ -4,9 +4,9 @@ A function gets a `Call`, runs in a worker thread, may block, and returns the co
 refuses it raises as RpcFailed. NACM's rule about executing an operation is asked before the function is called.
 """
 
-from qswitch.protocol.netconf import BASE, MONITORING, NOTIFICATION, split_name
+from qswitch.protocol.netconf import BASE, MONITORING, NMDA, NOTIFICATION, YANG, split_name
 
-from . import configuration, events, locking, other, reading, sessions
+from . import committing, configuration, events, locking, nmda, other, reading, sessions
 from .call import Call, Operation
 
 __all__ = ["OPERATIONS", "Call", "perform"]
@@ -19,11 +19,17 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     (BASE, "copy-config"): configuration.copy_config,
     (BASE, "delete-config"): configuration.delete_config,
     (BASE, "validate"): configuration.validate,
+    (BASE, "commit"): committing.commit,
+    (BASE, "cancel-commit"): committing.cancel_commit,
+    (BASE, "discard-changes"): committing.discard_changes,
     (BASE, "lock"): locking.lock,
     (BASE, "unlock"): locking.unlock,
     (BASE, "close-session"): sessions.close_session,
     (BASE, "kill-session"): sessions.kill_session,
     (NOTIFICATION, "create-subscription"): events.create_subscription,
+    (NMDA, "get-data"): nmda.get_data,
+    (NMDA, "edit-data"): nmda.edit_data,
+    (YANG, "action"): other.action,
 }
 
 

@@ -6,6 +6,8 @@ from .call import OK, Call, datastore
 
 def lock(call: Call) -> bytes:
     target = datastore(call, "target")
+    if target == "running" and (other := call.server.confirmed.held_by_other(call.session)) is not None:
+        raise refused("lock-denied", f"session {other} has a commit to confirm", ("session-id", str(other)))
     holder = call.server.locks.take(target, call.session.id)
     if holder is not None:
         raise refused("lock-denied", f"'{target}' is locked by session {holder}", ("session-id", str(holder)))
@@ -16,8 +18,9 @@ def lock(call: Call) -> bytes:
         if not locked:
             call.server.locks.give(target, call.session.id)
     if not locked:
-        # 0 stands for a holder that is no NETCONF session.
-        raise refused("lock-denied", f"'{target}' is locked by another program of the node", ("session-id", "0"))
+        # 0 stands for a holder that is no NETCONF session; sysrepo also refuses a candidate that has been changed.
+        reason = "has been changed, or is locked by" if target == "candidate" else "is locked by"
+        raise refused("lock-denied", f"'{target}' {reason} another program of the node", ("session-id", "0"))
     return OK
 
 

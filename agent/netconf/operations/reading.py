@@ -5,11 +5,10 @@ from lxml import etree
 
 from qswitch.protocol.netconf import BASE, MONITORING
 
-from ..datastore import WITH_DEFAULTS
+from ..datastore import WITH_DEFAULTS, Reading
 from ..errors import refused
-from ..filters import to_xpath
 from ..schema import source
-from .call import Call, datastore, parameter, text
+from .call import Call, datastore, selection, text
 
 _WITH_DEFAULTS = "urn:ietf:params:xml:ns:yang:ietf-netconf-with-defaults"
 
@@ -23,10 +22,8 @@ def get_config(call: Call) -> bytes:
 
 
 def _read(call: Call, where: str) -> bytes:
-    element = parameter(call, "filter")
-    xpath = "/*" if element is None else to_xpath(element, call.user.names)
     mode = text(call, "with-defaults", "explicit", tuple(WITH_DEFAULTS), _WITH_DEFAULTS)
-    return b'<data xmlns="%b">%b</data>' % (BASE.encode(), call.user.read(where, xpath, mode))
+    return b'<data xmlns="%b">%b</data>' % (BASE.encode(), call.user.read(where, selection(call), Reading(mode)))
 
 
 def get_schema(call: Call) -> bytes:

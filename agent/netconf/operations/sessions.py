@@ -17,7 +17,7 @@ def kill_session(call: Call) -> bytes:
     if not (wanted.isascii() and wanted.isdigit()) or int(wanted) == call.session.id:
         raise refused("invalid-value", f"session-id '{wanted}' is no other session", ("bad-element", "session-id"))
     try:
-        found = call.server.kill(int(wanted), _KILL_SECONDS)
+        found = call.server.kill(int(wanted), call.session.id, _KILL_SECONDS)
     except TimeoutError as error:
         raise refused("operation-failed", f"session {wanted} has not ended within {_KILL_SECONDS:g} s") from error
     if not found:
