@@ -55,7 +55,7 @@ def prepare(config: AgentConfig) -> None:
     enter(config.repository)
     path = config.repository.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with alone(path):
         found = _marker(path)
         if found is None:
             _clear(config)
@@ -89,10 +89,10 @@ def _set_up(config: AgentConfig) -> None:
     log.info("setting up repository path=%s", config.repository.path)
     config.repository.path.mkdir(mode=0o755, exist_ok=True)
     _install(config)
-    _run(config, ["sysrepoctl", "-c", "ietf-netconf", *_features(yang.NETCONF_FEATURES)])
+    tool(config.repository, ["sysrepoctl", "-c", "ietf-netconf", *_features(yang.NETCONF_FEATURES)])
     text = json.dumps(access.rules(config.netconf.users) | _keystore(_host_key(config.netconf.host_key)) | _server(config))
     for datastore in ("startup", "running"):
-        _run(config, ["sysrepocfg", "-E", "-d", datastore, "-f", "json"], text)
+        tool(config.repository, ["sysrepocfg", "-E", "-d", datastore, "-f", "json"], text)
     _mark(config)
 
 
@@ -105,7 +105,7 @@ def _install(config: AgentConfig) -> None:
         arguments += ["-i", str(module.file), *_features(module.features)]
         if module.name == yang.NODE:
             arguments += ["-I", str(node)]  # its mandatory leaf must be there from the first moment
-    _run(config, arguments)
+    tool(config.repository, arguments)
     node.unlink()
 
 
@@ -114,9 +114,9 @@ def _upgrade(config: AgentConfig, old: dict[str, str], new: dict[str, str]) -> N
     log.info("upgrading modules path=%s", config.repository.path)
     for module in yang.QKD:
         if module.name in old and old[module.name] != new[module.name]:
-            _run(config, ["sysrepoctl", "-s", _search_path(), "-U", str(module.file)])
+            tool(config.repository, ["sysrepoctl", "-s", _search_path(), "-U", str(module.file)])
         elif module.name not in old:
-            _run(config, ["sysrepoctl", "-s", _search_path(), "-i", str(module.file)])
+            tool(config.repository, ["sysrepoctl", "-s", _search_path(), "-i", str(module.file)])
 
 
 def _search_path() -> str:
@@ -223,8 +223,8 @@ def _user(config: AgentConfig, name: str, public_key: str) -> Data:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time sets up a repository; the lock goes with the process."""
+def alone(path: Path) -> Iterator[None]:
+    """One process at a time changes the modules of a repository; the lock goes with the process."""
     with path.with_name(f".{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -257,14 +257,14 @@ def _user_of(files: Sequence[Path]) -> int | None:
     return None
 
 
-def _run(config: AgentConfig, command: Sequence[str], text: str = "") -> None:
-    """One of sysrepo's tools. Secrets go by standard input only."""
+def tool(config: RepositoryConfig, command: Sequence[str], text: str = "") -> str:
+    """Runs one of sysrepo's tools; what it prints. Secrets go by standard input only. Raises DatastoreFailed."""
     try:
         done = subprocess.run(
             command,
             input=text,
             cwd=yang.FOLDER,  # libyang searches the current folder, with all below it
-            env={**os.environ, **environment(config.repository)},
+            env={**os.environ, **environment(config)},
             capture_output=True,
             encoding="utf-8",
             timeout=_TOOL_SECONDS,
@@ -276,6 +276,7 @@ def _run(config: AgentConfig, command: Sequence[str], text: str = "") -> None:
         raise DatastoreFailed(f"'{command[0]}' did not end within {_TOOL_SECONDS:g} s") from error
     if done.returncode:
         raise DatastoreFailed(f"'{command[0]} {command[1]}' failed: {_reason(done.stderr)}")
+    return done.stdout
 
 
 def _reason(output: str) -> str:
