@@ -148,9 +148,10 @@ class Framing:
     def frame(self, message: bytes) -> bytes:
         """The bytes that carry a message to the peer."""
         if not self._chunks:
-            if _MARKER in message:
-                raise FramingError("a message holds the end-of-message marker")
-            return message + _MARKER
+            marked = message + _MARKER
+            if marked.find(_MARKER) != len(message):
+                raise FramingError("a message holds the end-of-message marker, or begins one at its end")
+            return marked
         chunks = (message[i : i + _LARGEST_CHUNK] for i in range(0, len(message), _LARGEST_CHUNK))
         return b"".join([*(b"\n#%d\n%b" % (len(chunk), chunk) for chunk in chunks), _END])
 

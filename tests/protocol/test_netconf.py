@@ -60,6 +60,12 @@ def test_a_chunk_may_hold_the_marker_and_the_end_of_chunks() -> None:
     assert theirs.next_message() == text
 
 
+@pytest.mark.parametrize("text", [b"<a>]]>]]></a>", b"<a/>]]>"])
+def test_a_marker_cannot_be_sent_inside_a_message(text: bytes) -> None:
+    with pytest.raises(FramingError, match="end-of-message marker"):
+        Framing().frame(text)
+
+
 NC = b'xmlns="urn:ietf:params:xml:ns:netconf:base:1.0"'
 
 
