@@ -98,6 +98,13 @@ def _clean(behind: Behind) -> Iterator[None]:
 
 
 @pytest.fixture
+def access(behind: Behind) -> Iterator[Callable[[str], None]]:
+    """Replaces the access rules (XML or JSON); the suite's own come back after the test."""
+    yield lambda rules: behind("replace", rules)
+    behind("replace", NACM)
+
+
+@pytest.fixture
 async def client(front: Front) -> AsyncIterator[Client]:
     async with front.connect() as client:
         yield client
@@ -109,7 +116,8 @@ _RESULTS: list[tuple[rfc.Sentence, str, str]] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rfc-report", nargs="?", const="", metavar="FILE", help="count, or list in FILE, the sentences shown")
+    parser.addoption("--rfc-report", action="store_true", help="count the sentences that cases show, for each RFC")
+    parser.addoption("--rfc-list", metavar="FILE", help="write the list of them, with the outcome of each")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -135,12 +143,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    wanted = config.getoption("--rfc-report", default=None)
-    if wanted is None:
-        return
-    for line in rfc.totals(_RESULTS):
-        terminalreporter.write_line(line)
-    if wanted:
+    if config.getoption("--rfc-report", default=False):
+        for line in rfc.totals(_RESULTS):
+            terminalreporter.write_line(line)
+    if wanted := config.getoption("--rfc-list", default=None):
         Path(wanted).write_text("\n".join(rfc.report(_RESULTS)) + "\n", encoding="utf-8")
 
 

@@ -6,7 +6,7 @@
     @pytest.mark.parametrize("operation", [case("6241", "7.2", "create fails with data-exists", "…")])
 
 Sentences are given in the suite's own words. What no test can show is listed by `untestable`, with the reason.
-`pytest tests/netconf --rfc-report` prints the numbers, `--rfc-report=FILE` writes the whole list.
+`pytest tests/netconf --rfc-report` prints the numbers, `--rfc-list FILE` writes the whole list.
 """
 
 import re

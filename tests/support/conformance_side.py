@@ -30,6 +30,8 @@ class ConformanceSide(Side):
                 self.clear()
             case "state":  # pushes operational data, until the next clear
                 self.state(argument)
+            case "replace":  # running's configuration of the modules in it, given as XML or JSON
+                self.replace(argument)
             case _:
                 super().do(command, argument)
 
@@ -39,6 +41,11 @@ class ConformanceSide(Side):
             self.operational.edit_batch_ly(tree)
             self.operational.apply_changes()
             tree.free()
+
+    def replace(self, text: str) -> None:
+        with self.connection.start_session("running") as session, session.get_ly_ctx() as context:
+            tree = context.parse_data_mem(text, "json" if text.startswith("{") else "xml", strict=True, parse_only=True)
+            session.replace_config_ly(tree, tree.module().name())  # takes the tree
 
     def clear(self) -> None:
         """Empties the module everywhere; candidate follows running again. Waits for a lock of a session that is ending."""
