@@ -84,9 +84,13 @@ class Announcements:
             present = {name: value for name, value in changes.items() if value}
             self._announce("netconf-capability-change", {"changed-by": by, **present})
 
-    def _announce(self, name: str, body: Data) -> None:
+    def library_update(self, content_id: str) -> None:
+        """The modules are others than before (RFC 8525 clause 4)."""
+        self._announce("yang-library-update", {"content-id": content_id}, "ietf-yang-library")
+
+    def _announce(self, name: str, body: Data, module: str = MODULE) -> None:
         try:
-            self._queue.put_nowait({f"{MODULE}:{name}": body})
+            self._queue.put_nowait({f"{module}:{name}": body})
         except queue.Full:
             self._lost += 1
             log.error("announcement lost name=%s lost=%d", name, self._lost)

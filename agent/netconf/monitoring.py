@@ -1,4 +1,4 @@
-"""The server about itself: ietf-netconf-monitoring (RFC 6022), made whenever someone reads it."""
+"""The server about itself: ietf-netconf-monitoring (RFC 6022), made whenever someone reads it, and what it notices."""
 
 import logging
 from collections.abc import Callable
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MODULE = "ietf-netconf-monitoring"
+_CHANGES = "sysrepo-notifications"
 
 
 class Monitoring:
@@ -25,9 +26,14 @@ class Monitoring:
         schema = server.datastore.schema
         if schema.namespace_of(_MODULE):
             self._session.subscribe_oper_data_request(_MODULE, f"/{_MODULE}:netconf-state", self._provide)
+        self._session.subscribe_notification(_CHANGES, None, self._modules_changed)
 
     def stop(self) -> None:
         self._session.stop()
+
+    def _modules_changed(self, _xpath: str, _kind: str, _event: Any, _time: int, _private: Any) -> None:
+        """On a thread of sysrepo."""
+        self._server.on_loop(self._server.modules_changed)
 
     def _provide(self, _xpath: str, _private: Any) -> dict[str, Any]:
         """On a thread of sysrepo: reads values, asks nobody."""

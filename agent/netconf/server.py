@@ -96,14 +96,15 @@ class Server:
             return "too many sessions are open"
         return None
 
-    async def serve(self, stream: Stream) -> None:
-        """Runs one session to its end. Who calls it has asked `refusal`."""
+    async def serve(self, stream: Stream) -> str:
+        """Runs one session to its end, and says why it ended. Who calls it has asked `refusal`."""
         session = Session(self, self.counts.next_session(), stream)
         self.sessions[session.id] = session
         task = asyncio.create_task(session.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.wait([task])
+        return session.reason
 
     def kill(self, session_id: int, by: int, wait: float) -> bool:
         """Ends another session and waits until its locks are free; False when there is none. From a worker thread."""
@@ -125,13 +126,29 @@ class Server:
         self.sessions.pop(session.id, None)
         self.counts.add(session)
 
+    def modules_changed(self) -> None:
+        """Modules were installed, removed or changed: what is offered from now on, and that it changed. On the loop."""
+        task = asyncio.create_task(self._read_modules())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read_modules(self) -> None:
+        before = self.datastore.schema
+        await self.call(self.datastore.refresh)
+        after = self.datastore.schema
+        if after.content_id != before.content_id:
+            log.info("modules changed content-id=%s", after.content_id)
+            self.announcements.capability_change(before.capabilities, after.capabilities)
+            self.announcements.library_update(after.content_id)
+
     async def _look(self) -> None:
         """Ends sessions that have been silent for too long."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            now, most = self._loop.time(), self.limits.idle_seconds
-            for session in list(self.sessions.values()) if most else ():
-                if session.idle(now) > most:
+            now = self._loop.time()
+            for session in list(self.sessions.values()):
+                most = self.limits.idle_seconds if session.idle_seconds is None else session.idle_seconds
+                if 0 < most < session.idle(now):
                     session.end("timeout", f"silent for {most:g} s")
 
 
