@@ -75,7 +75,13 @@ SERVER: tuple[Module, ...] = (
     Module("libnetconf2-netconf-server"),
     Module("ietf-netconf-monitoring"),
     Module("ietf-netconf-nmda", ("origin", "with-defaults")),
+    Module("notifications"),
+    Module("nc-notifications"),
 )
+
+# Their events are stored for replay. ietf-netconf-notifications is none of them: sysrepo would make and store a
+# netconf-config-change for every edit, and fail edits that bring more than 1 MiB of those within a second.
+REPLAY: tuple[str, ...] = (NODE,)
 
 # The types module too must be implemented: identities of a module that is only imported are no usable values.
 QKD: tuple[Module, ...] = (Module(TYPES), Module(NODE), Module(EXTENSIONS))
