@@ -4,6 +4,7 @@ Who the nodes are and how to reach them, which fibres join which interfaces, whe
 to the file. What the controller decides itself is in its store, not here.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,52 @@ from typing import Any
 from .errors import ConfigurationError
 from .model import Endpoint, InterfaceId
 
+# Of NETCONF over SSH and TLS, and of their Call Home (RFC 6242, 7589, 8071).
+SSH_PORT, TLS_PORT = 830, 6513
+SSH_CALL_PORT, TLS_CALL_PORT = 4334, 4335
+
+
+@dataclass(frozen=True, slots=True)
+class TlsAccess:
+    """How to know a node over TLS, and how to be known by it.
+
+    The node's certificate must be the one of `fingerprint` (SHA-256, lower case hexadecimal), or below `ca` with the
+    subject alternative name `server_name`; both where both are given.
+    """
+
+    certificate: Path
+    private_key: Path
+    ca: Path | None = None
+    server_name: str | None = None
+    fingerprint: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """How to reach one node. `host_key` is its public key, one line as in a `.pub` file."""
+    """How to reach one node. `host_key` is its public key, one line as in a `.pub` file.
+
+    One that `calls` is not dialled but waited for, and its `netconf` says nothing. One with `tls` is spoken to over TLS, and
+    the members for SSH are empty.
+    """
 
     name: str
     netconf: Endpoint
-    username: str
-    key: Path
-    host_key: str
+    username: str = ""
+    key: Path = Path()
+    host_key: str = ""
+    calls: bool = False
+    tls: TlsAccess | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallHomeConfig:
+    """Where nodes call (RFC 8071). The certificate, its key and the authority are for all that call over TLS."""
+
+    ssh: Endpoint | None = None
+    tls: Endpoint | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +103,7 @@ class ControllerConfig:
     application_bps: int = 1_000  # reserved for an application that asks for no rate
     virtual_link_bps: int = 10_000  # least rate of a virtual link made for applications, where the route has it
     timeouts: Timeouts = Timeouts()
+    call_home: CallHomeConfig | None = None
 
 
 class _Table:
@@ -93,6 +131,16 @@ class _Table:
     def path(self, member: str) -> Path:
         return self.file.parent / self.get(member, str)
 
+    def optional_path(self, member: str) -> Path | None:
+        return self.path(member) if member in self.data else None
+
+    def choice(self, member: str, *values: str) -> str:
+        """One of these; the first is the default."""
+        value = self.get(member, str, values[0])
+        if value not in values:
+            raise self.wrong(member, f"must be one of {', '.join(values)}")
+        return value
+
     def tables(self, member: str) -> "list[_Table]":
         return [_Table(self.file, member, one) for one in self.get(member, list, [])]
 
@@ -114,17 +162,21 @@ def load(file: Path) -> ControllerConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(str(file), f"is no TOML: {error}") from error
     root = _Table(file, "", data)
-    nodes = tuple(_node(one) for one in root.tables("nodes"))
+    call_home = _call_home(_Table(file, "call_home", root.get("call_home", dict))) if "call_home" in data else None
+    nodes = tuple(_node(one, call_home) for one in root.tables("nodes"))
     _unique(file, "nodes", [one.name for one in nodes])
+    _recognisable(file, [one for one in nodes if one.calls])
     fibres = tuple(_fibre(one, {node.name for node in nodes}) for one in root.tables("fibres"))
     table = _Table(file, "controller", root.get("controller", dict))
     root.done()
     _unique(file, "fibres", [one.name for one in fibres])
     _unique(file, "fibres", [f"{end.node}:{end.interface}" for one in fibres for end in (one.a, one.b)])
-    return _controller(table, nodes, fibres)
+    return _controller(table, nodes, fibres, call_home)
 
 
-def _controller(table: _Table, nodes: tuple[NodeConfig, ...], fibres: tuple[FibreConfig, ...]) -> ControllerConfig:
+def _controller(
+    table: _Table, nodes: tuple[NodeConfig, ...], fibres: tuple[FibreConfig, ...], call_home: CallHomeConfig | None
+) -> ControllerConfig:
     standard = Timeouts()
     config = ControllerConfig(
         file=table.file,
@@ -144,27 +196,80 @@ def _controller(table: _Table, nodes: tuple[NodeConfig, ...], fibres: tuple[Fibr
             poll=table.get("poll_seconds", float, standard.poll),
             idle_link=table.get("idle_link_seconds", float, standard.idle_link),
         ),
+        call_home=call_home,
     )
     table.done()
     return config
 
 
-def _node(table: _Table) -> NodeConfig:
+def _call_home(table: _Table) -> CallHomeConfig:
+    """A side without an address is not listened on."""
+    ssh, tls = table.optional("ssh_address", str), table.optional("tls_address", str)
+    ports = table.get("ssh_port", int, SSH_CALL_PORT), table.get("tls_port", int, TLS_CALL_PORT)
+    config = CallHomeConfig(
+        ssh=Endpoint(ssh, ports[0]) if ssh is not None else None,
+        tls=Endpoint(tls, ports[1]) if tls is not None else None,
+        certificate=table.path("certificate") if tls is not None else None,
+        private_key=table.path("private_key") if tls is not None else None,
+        ca=table.optional_path("ca"),
+    )
+    table.done()
+    return config
+
+
+def _node(table: _Table, call_home: CallHomeConfig | None) -> NodeConfig:
+    calls = table.choice("connect", "dial", "call-home") == "call-home"
+    over_tls = table.choice("transport", "ssh", "tls") == "tls"
+    if calls and (call_home is None or (call_home.tls if over_tls else call_home.ssh) is None):
+        raise table.wrong("connect", f"needs {'tls' if over_tls else 'ssh'}_address in [call_home]")
+    where = Endpoint("", 0)
+    if not calls:
+        where = Endpoint(table.get("host", str), table.get("port", int, TLS_PORT if over_tls else SSH_PORT))
+    name = table.get("name", str)
+    if over_tls:
+        config = NodeConfig(name, where, calls=calls, tls=_tls(table, where.host, call_home if calls else None))
+    else:
+        config = NodeConfig(name, where, table.get("username", str), table.path("key"), _host_key(table), calls)
+    table.done()
+    return config
+
+
+def _host_key(table: _Table) -> str:
     host_key = table.get("host_key", str)
     if " " not in host_key:  # a public key in one line has a blank, a path of ours has none
         try:
             host_key = table.path("host_key").read_text(encoding="utf-8")
         except OSError as error:
             raise table.wrong("host_key", f"{error.strerror}") from error
-    config = NodeConfig(
-        name=table.get("name", str),
-        netconf=Endpoint(table.get("host", str), table.get("port", int, 830)),
-        username=table.get("username", str),
-        key=table.path("key"),
-        host_key=host_key.strip(),
-    )
-    table.done()
-    return config
+    return host_key.strip()
+
+
+def _tls(table: _Table, host: str, call_home: CallHomeConfig | None) -> TlsAccess:
+    """Of a node that calls, the controller's own certificate is chosen before anybody knows who it is: all share one."""
+    name, fingerprint = table.optional("server_name", str), table.optional("fingerprint", str)
+    if fingerprint is not None:
+        fingerprint = fingerprint.lower().removeprefix("sha256:").replace(":", "")
+        if not re.fullmatch("[0-9a-f]{64}", fingerprint):
+            raise table.wrong("fingerprint", "must be the certificate's SHA-256 fingerprint, 64 hexadecimal digits")
+    if call_home is not None:
+        assert call_home.certificate is not None and call_home.private_key is not None
+        access = TlsAccess(call_home.certificate, call_home.private_key, call_home.ca, name, fingerprint)
+    else:
+        own = table.path("certificate"), table.path("private_key")
+        access = TlsAccess(*own, table.optional_path("ca"), name or (None if fingerprint else host), fingerprint)
+    if access.fingerprint is None and access.ca is None:
+        raise table.wrong("fingerprint", "is missing, and so is ca: one of them must vouch for the node's certificate")
+    if access.fingerprint is None and access.server_name is None:
+        raise table.wrong("server_name", "is missing, and so is fingerprint: one of them must tell the node from others")
+    return access
+
+
+def _recognisable(file: Path, calling: list[NodeConfig]) -> None:
+    """Nodes that call are known by what they show: no two may show the same."""
+    over_tls = [one.tls for one in calling if one.tls is not None]
+    _unique(file, "nodes", [" ".join(one.host_key.split()[:2]) for one in calling if one.tls is None])
+    _unique(file, "nodes", [one.server_name for one in over_tls if one.server_name])
+    _unique(file, "nodes", [one.fingerprint for one in over_tls if one.fingerprint])
 
 
 def _fibre(table: _Table, nodes: set[str]) -> FibreConfig:

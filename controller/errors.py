@@ -84,8 +84,11 @@ class NoRoute(ControllerError):
 
 @dataclass
 class NodeUnreachable(ControllerError):
+    """No session with a node; `advice` says what an operator can do, where that is known."""
+
     node: str
     problem: str
+    advice: str = ""
 
     def __str__(self) -> str:
         return f"node {self.node} is not reachable: {self.problem}"

@@ -137,11 +137,11 @@ class NodeRecord:
     """What the controller holds of one node. `state` is None while the node's agent does not run or was never reached.
 
     `running` is the configuration, `state` the operational datastore, both of the last read. `problem` says in words why the
-    node is not connected or not well.
+    node is not connected or not well. `netconf` is None while a node that calls has not.
     """
 
     name: str
-    netconf: Endpoint
+    netconf: Endpoint | None
     qkdn_id: NodeId | None = None
     connected: bool = False
     problem: str | None = None
@@ -222,7 +222,7 @@ class NodeView:
     status: NodeStatus
     location: str
     version: str | None
-    netconf: Endpoint
+    netconf: Endpoint | None  # None while a node that calls has not
     lkms: ServiceAddress | None
     etsi004: ServiceAddress | None
     etsi014_url: str | None

@@ -1,7 +1,7 @@
 """Keeps a session with every node of the configuration, and what was last read of it.
 
-One task a node: connect (with jittered back-off), subscribe, read everything, then read again at every poll, whenever woken,
-and after every edit. A read is also the keep-alive. Who wants to know what happens gives a `Listener`.
+One task a node: connect (with jittered back-off), or wait for its call; subscribe, read everything, then read again at every
+poll, whenever woken, and after every edit. A read is also the keep-alive. Who wants to know what happens gives a `Listener`.
 """
 
 import asyncio
@@ -12,17 +12,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-import asyncssh
 from lxml import etree
 
 from ..config import NodeConfig, Timeouts
 from ..errors import BadReply, ControllerError, NodeUnreachable
 from ..model import NodeId, NodeRecord
 from ..plan import NodeEdit, applied
+from .dialing import connect
 from .editing import build_config
 from .nodedata import FILTER, parse_node
 from .notifications import Notification, parse_notification
-from .session import NetconfSession, connect
+from .session import NetconfSession
+from .wire import Connection
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 SETTLE_SECONDS = 0.05  # one read answers all the notifications that come this close to each other
 # After a notification the node is read again this much later each time: an agent notifies before its new state is in.
 SECOND_LOOKS = (0.3, 1.0)
+NOT_CALLED = "it has not called yet"
 AGENT_DOWN = "its agent does not run: there is no operational state"
 
 
@@ -50,8 +52,11 @@ class ManagedNode:
 
     def __init__(self, config: NodeConfig, timeouts: Timeouts, listener: Listener, qkdn_id: NodeId | None) -> None:
         self.config, self._timeouts, self._listener = config, timeouts, listener
-        self.record = NodeRecord(config.name, config.netconf, qkdn_id, problem="not yet connected")
-        self._connection: asyncssh.SSHClientConnection | None = None
+        where, problem = (None, NOT_CALLED) if config.calls else (config.netconf, "not yet connected")
+        self.record = NodeRecord(config.name, where, qkdn_id, problem=problem)
+        self.connection: Connection | None = None
+        self._extra: Connection | None = None  # for the second session, where a connection carries only one
+        self._calls: asyncio.Queue[Connection] = asyncio.Queue(1)
         self._session: NetconfSession | None = None
         self._ears: NetconfSession | None = None  # a second session where notifications cannot share one
         self._wake = asyncio.Event()
@@ -71,30 +76,51 @@ class ManagedNode:
                 except ControllerError as error:
                     self._disconnected(str(error))
                 await self._disconnect()
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST_DELAY)
+                if not self.config.calls:
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                    delay = min(delay * 2, LONGEST_DELAY)
         finally:
             await self._disconnect()
 
+    def called(self, connection: Connection) -> None:
+        """The node called, and was recognised. A session that is there is most likely dead: it gives way to the new one."""
+        if not self._calls.empty():
+            self._calls.get_nowait().abort()
+        self._calls.put_nowait(connection)
+        if self.connection is not None:
+            log.info("node called again node=%s peer=%s", self.config.name, connection.peer.host)
+            self._on_lost(NodeUnreachable(self.config.name, "it called again"))
+            self.connection.abort()
+
     async def _connect(self) -> None:
         self._lost = None
-        self._connection = await connect(self.config, self._timeouts)
-        self._session = await self._open()
+        self.connection = await (self._calls.get() if self.config.calls else connect(self.config, self._timeouts))
+        self.record = replace(self.record, netconf=self.connection.peer)
+        self._session = await self._open(self.connection)
         if ":notification" in self._session.capabilities:
             if ":interleave" not in self._session.capabilities:
-                self._ears = await self._open()
+                self._ears = await self._second()
             # First subscribe, then read: what happens in between is heard and read, rather than neither.
-            await (self._ears or self._session).create_subscription()
+            if self._ears is not None or ":interleave" in self._session.capabilities:
+                await (self._ears or self._session).create_subscription()
         await self.refresh()
         self.record = replace(self.record, connected=True)
         log.info("node connected node=%s qkdn_id=%s", self.config.name, self.record.qkdn_id)
         self._listener.node_connected(self.config.name)
 
-    async def _open(self) -> NetconfSession:
-        assert self._connection is not None
-        return await NetconfSession.open(
-            self.config.name, self._connection, self._timeouts, self._on_notification, self._on_lost
-        )
+    async def _open(self, connection: Connection) -> NetconfSession:
+        return await NetconfSession.open(self.config.name, connection, self._timeouts, self._on_notification, self._on_lost)
+
+    async def _second(self) -> NetconfSession | None:
+        """Another session for notifications. None where the node must have called for it: then polls must do."""
+        assert self.connection is not None
+        if self.connection.shares:
+            return await self._open(self.connection)
+        if self.config.calls:
+            log.warning("node without notifications node=%s: it has no interleave, and called over TLS", self.config.name)
+            return None
+        self._extra = await connect(self.config, self._timeouts)
+        return await self._open(self._extra)
 
     async def _supervise(self) -> None:
         while True:
@@ -171,12 +197,13 @@ class ManagedNode:
 
     async def _disconnect(self) -> None:
         sessions, self._session, self._ears = [self._ears, self._session], None, None
-        connection, self._connection = self._connection, None
+        connections, self.connection, self._extra = [self._extra, self.connection], None, None
         for session in sessions:
             if session is not None:
                 await session.close()
-        if connection is not None:
-            connection.abort()
+        for connection in connections:
+            if connection is not None:
+                connection.abort()
 
 
 class Inventory:

@@ -1,8 +1,8 @@
-"""NETCONF sessions: ncclient's operations, capabilities and replies over asyncssh, on the one event loop.
+"""NETCONF sessions: ncclient's operations, capabilities and replies over connections of ours, on the one event loop.
 
 ncclient's own transports keep two threads a session and answer on a 0.1 s tick. Its `Session` is documented as the base for
-other transports, so ours starts no thread: `send` writes to an SSH channel, every complete message goes to the session's
-listeners, and an operation is awaited. The host key is checked strictly: the configured one or no connection.
+other transports, so ours starts no thread: `send` writes to a channel of SSH or TLS (`wire.py`), every complete message goes
+to the session's listeners, and an operation is awaited.
 """
 
 import asyncio
@@ -10,10 +10,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import asyncssh
 from lxml import etree
 from ncclient.devices.default import DefaultDeviceHandler
-from ncclient.operations.edit import EditConfig
+from ncclient.operations.edit import DiscardChanges, EditConfig, Validate
 from ncclient.operations.lock import Lock, Unlock
 from ncclient.operations.retrieve import Get, GetConfig
 from ncclient.operations.rpc import RPC, RaiseMode
@@ -23,11 +22,13 @@ from ncclient.xml_ import new_ele
 
 from qswitch.protocol.netconf import Framing, NetconfError, parse_notification
 
-from ..config import NodeConfig, Timeouts
+from ..config import Timeouts
 from ..errors import BadReply, ControllerError, NodeRefused, NodeTimedOut, NodeUnreachable
+from .wire import Channel, Connection
 
 log = logging.getLogger(__name__)
 
+BASE_10 = "urn:ietf:params:netconf:base:1.0"
 BASE_11 = "urn:ietf:params:netconf:base:1.1"
 NotificationHandler = Callable[[etree._Element], None]
 LostHandler = Callable[[ControllerError], None]
@@ -36,7 +37,7 @@ LostHandler = Callable[[ControllerError], None]
 class _Handler(DefaultDeviceHandler):  # type: ignore[misc]
     """ncclient's default, which claims no more than what this client can do."""
 
-    _BASE_CAPABILITIES = ["urn:ietf:params:netconf:base:1.0", BASE_11]
+    _BASE_CAPABILITIES = [BASE_10, BASE_11]
 
     def handle_raw_dispatch(self, raw: str) -> str:
         """Called for what is no XML; ncclient would only log it, and somebody would wait for an answer."""
@@ -72,10 +73,10 @@ class _Transport(Session):  # type: ignore[misc]
         self._device_handler = handler
         self.can_pipeline = True
         self.framing = Framing()
-        self.channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self.channel: Channel | None = None
         self.lost: ControllerError | None = None
 
-    def opened(self, channel: "asyncssh.SSHClientChannel[bytes]") -> None:
+    def opened(self, channel: Channel) -> None:
         self.channel, self._connected = channel, True
 
     def send(self, message: str) -> None:
@@ -124,39 +125,33 @@ class _Notifications(SessionListener):  # type: ignore[misc]
         pass
 
 
-class _Channel(asyncssh.SSHClientSession[bytes]):
-    """Pumps bytes between the SSH channel and the session."""
+class _Pump:
+    """Carries bytes between the channel of a connection and the session: is the connection's `Receiver`."""
 
     def __init__(self, node: str, transport: _Transport, on_lost: LostHandler) -> None:
         self._node, self._transport, self._on_lost = node, transport, on_lost
-        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
 
-    def connection_made(self, chan: "asyncssh.SSHClientChannel[bytes]") -> None:
-        self._channel = chan
-        self._transport.opened(chan)
+    def opened(self, channel: Channel) -> None:
+        self._transport.opened(channel)
 
-    def data_received(self, data: bytes, datatype: Any) -> None:
-        if datatype is not None or self._transport.lost is not None:
-            return  # what a node writes to its standard error is none of NETCONF
+    def received(self, data: bytes) -> None:
+        if self._transport.lost is not None:
+            return
         try:
             self._transport.receive(data)
         except Exception as error:  # whatever it is, it came from bytes of the node, and must not end the loop
             log.warning("session ended by a bad message node=%s problem=%s", self._node, error)
             self._end(BadReply(self._node, f"bad message: {error}"))
 
-    def eof_received(self) -> bool:
-        self._end(NodeUnreachable(self._node, "the node closed the session"))
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end(NodeUnreachable(self._node, f"connection lost: {exc}" if exc else "the node closed the connection"))
+    def ended(self, problem: str, advice: str = "") -> None:
+        self._end(NodeUnreachable(self._node, problem, advice))
 
     def _end(self, error: ControllerError) -> None:
         if self._transport.lost is None:
             self._transport.fail(error)
             self._on_lost(error)
-            if self._channel is not None:
-                self._channel.abort()
+            if self._transport.channel is not None:
+                self._transport.channel.abort()
 
 
 class NetconfSession:
@@ -165,22 +160,23 @@ class NetconfSession:
     An operation that timed out ends the session, since nobody can say what the node did: reconnect and read.
     """
 
-    def __init__(self, node: str, connection: asyncssh.SSHClientConnection, timeouts: Timeouts) -> None:
+    def __init__(self, node: str, connection: Connection, timeouts: Timeouts) -> None:
         self._node, self._connection, self._timeouts = node, connection, timeouts
         self._handler = _Handler({"name": "default"})
         self._transport = _Transport(self._handler)
         self._on_lost: LostHandler = lambda _error: None
+        self.session_id = ""
 
     @classmethod
     async def open(
         cls,
         node: str,
-        connection: asyncssh.SSHClientConnection,
+        connection: Connection,
         timeouts: Timeouts,
         on_notification: NotificationHandler,
         on_lost: LostHandler,
     ) -> "NetconfSession":
-        """Opens the netconf subsystem on an SSH connection and exchanges hellos. Raises like every operation."""
+        """Starts a session on an authenticated connection and exchanges hellos. Raises like every operation."""
         session = cls(node, connection, timeouts)
         session._on_lost = on_lost
         session._transport.add_listener(_Notifications(on_notification))
@@ -189,16 +185,15 @@ class NetconfSession:
                 await session._greet()
         except TimeoutError as error:
             raise NodeTimedOut(node, "hello", timeouts.connect) from error
-        except (asyncssh.Error, OSError) as error:
-            raise NodeUnreachable(node, f"no NETCONF over SSH: {error}") from error
         return session
 
     async def _greet(self) -> None:
         arrived: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def hello(_session_id: str, capabilities: Any) -> None:
+        def hello(session_id: str, capabilities: Any) -> None:
             # Before the next byte is looked at: what follows the hello is framed anew.
             self._transport.greeted(capabilities)
+            self.session_id = session_id
             if not arrived.done():
                 arrived.set_result(None)
 
@@ -208,14 +203,20 @@ class NetconfSession:
 
         listener = HelloHandler(hello, failed)
         self._transport.add_listener(listener)
-        channel, _session = await self._connection.create_session(
-            lambda: _Channel(self._node, self._transport, self._lost), subsystem="netconf", encoding=None
-        )
+        channel = await self._connection.carry(_Pump(self._node, self._transport, self._lost))
         # Our own hello is framed with the old marker whichever hello is first (RFC 6242 clause 4.1).
         greeting = HelloHandler.build(self._transport.client_capabilities, self._handler)
         channel.write(Framing().frame(greeting.encode()))
         await arrived
         self._transport.remove_listener(listener)
+        if not any(one in self.capabilities for one in (BASE_10, BASE_11)):
+            # RFC 6241 clause 8.1: a session without a version that both sides speak must not go on.
+            offered = ", ".join(one for one in self.capabilities if ":netconf:base:" in one) or "none at all"
+            raise NodeUnreachable(
+                self._node,
+                f"no NETCONF version in common: it offers {offered}; the controller speaks {BASE_10} and {BASE_11}",
+                "the node's NETCONF server must speak one of these two: look for a newer version of it",
+            )
 
     def _lost(self, error: ControllerError) -> None:
         self._on_lost(error)
@@ -233,10 +234,17 @@ class NetconfSession:
         """The `data` element of a configuration datastore below a subtree filter."""
         return (await self._call(GetConfig, source=source, filter=("subtree", filter_xml))).data_ele  # type: ignore[no-any-return]
 
-    async def edit_config(self, config: etree._Element, target: str = "running") -> None:
-        """Sends one edit, all of it or nothing where the node can."""
+    async def edit_config(self, config: etree._Element, target: str = "running", test_only: bool = False) -> None:
+        """Sends one edit, all of it or nothing where the node can; `test_only` (needs :validate:1.1) changes nothing."""
         option = "rollback-on-error" if ":rollback-on-error" in self.capabilities else None
-        await self._call(EditConfig, config=config, target=target, error_option=option)
+        test = "test-only" if test_only else None
+        await self._call(EditConfig, config=config, target=target, test_option=test, error_option=option)
+
+    async def validate(self, source: str = "candidate") -> None:
+        await self._call(Validate, source=source)
+
+    async def discard_changes(self) -> None:
+        await self._call(DiscardChanges)
 
     async def lock(self, target: str = "running") -> None:
         await self._call(Lock, target=target)
@@ -244,9 +252,9 @@ class NetconfSession:
     async def unlock(self, target: str = "running") -> None:
         await self._call(Unlock, target=target)
 
-    async def create_subscription(self) -> None:
-        """All notifications of the default stream from now on (RFC 5277)."""
-        await self._call(CreateSubscription)
+    async def create_subscription(self, start_time: str | None = None) -> None:
+        """All notifications of the default stream from now on, or from a time of the past on (RFC 5277)."""
+        await self._call(CreateSubscription, start_time=start_time)
 
     async def _call(self, operation: type[Any], **arguments: Any) -> Any:
         try:
@@ -306,38 +314,3 @@ class NetconfSession:
 def _text(error: Any) -> str:
     place = f" at {error.path}" if error.path else ""
     return (error.message or error.tag or "no reason given").strip() + place
-
-
-async def connect(node: NodeConfig, timeouts: Timeouts) -> asyncssh.SSHClientConnection:
-    """An SSH connection to a node, for one or two sessions. Raises NodeUnreachable or NodeTimedOut with the reason."""
-    try:
-        key = asyncssh.import_public_key(node.host_key)
-    except asyncssh.KeyImportError as error:
-        raise NodeUnreachable(node.name, f"its host_key in the configuration is no public key: {error}") from error
-    try:
-        return await asyncio.wait_for(
-            asyncssh.connect(
-                node.netconf.host,
-                node.netconf.port,
-                username=node.username,
-                client_keys=[str(node.key)],
-                known_hosts=([key], [], []),
-                config=None,  # nothing of the user's own ssh configuration or agent
-                agent_path=None,
-                gss_host=None,
-                preferred_auth="publickey",
-                keepalive_interval=timeouts.poll,
-                keepalive_count_max=3,
-            ),
-            timeouts.connect,
-        )
-    except TimeoutError as error:
-        raise NodeTimedOut(node.name, "connect", timeouts.connect) from error
-    except asyncssh.HostKeyNotVerifiable as error:
-        raise NodeUnreachable(
-            node.name, "its host key is not the configured one: another machine answers, or it was set up anew"
-        ) from error
-    except asyncssh.PermissionDenied as error:
-        raise NodeUnreachable(node.name, f"it refuses the key of user '{node.username}'") from error
-    except (asyncssh.Error, asyncssh.KeyImportError, OSError) as error:
-        raise NodeUnreachable(node.name, str(error) or type(error).__name__) from error

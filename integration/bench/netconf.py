@@ -26,7 +26,8 @@ from sysrepo.session import SysrepoSession
 from qswitch.agent.errors import ConfigurationError
 from qswitch.agent.netconf.engine import Engine, choose
 from qswitch.controller.config import NodeConfig, Timeouts
-from qswitch.controller.southbound.session import NetconfSession, connect
+from qswitch.controller.southbound.dialing import connect
+from qswitch.controller.southbound.session import NetconfSession
 
 from ..processes import StartFailed
 from .bed import READ, READ_PATH, Bed, apply, prepared
