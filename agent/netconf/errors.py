@@ -8,6 +8,7 @@ the sysrepo code of its `EDGES` row, which leads back to the error-tag there.
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import libyang
 import sysrepo
@@ -17,6 +18,7 @@ from sysrepo.session import SysrepoSession
 from qswitch.protocol.netconf import RpcError, RpcFailed
 
 from ..errors import EDGES
+from . import nacm
 
 # Words of libyang and sysrepo -> error-tag, error-app-tag, and the error-info element that their first quoted name fills
 # (RFC 6241 appendix A, RFC 7950 clause 15).
@@ -39,6 +41,7 @@ _WORDS: tuple[tuple[str, str, str, str], ...] = (
     (r"^(Invalid|Unsatisfied|Unsupported|Value|List|Duplicate|Unexpected)\b", "invalid-value", "", ""),
 )
 _UNKNOWN = "operation-failed"
+_PREDICATES = re.compile(r"""\[(?:[^\]'"]|'[^']*'|"[^"]*")*\]""")
 _PATH = re.compile(r'\s*\((?:path|data path|node) "(.*)"\)$')
 
 NamespaceOf = Callable[[str], str]  # module name -> namespace; "" when there is no such module
@@ -82,12 +85,19 @@ def _distinct(found: Iterable[RpcError]) -> RpcFailed:
 
 
 def _details(session: SysrepoSession) -> list[tuple[int, str]]:
-    """Code and text of every error that the session's last call left."""
+    """Code and text of every error that the session's last call left, with the path behind the text where there is one."""
     pointer = ffi.new("sr_error_info_t **")
     if session.cdata is None or lib.sr_session_get_error(session.cdata, pointer) != lib.SR_ERR_OK or not pointer[0]:
         return []
     entries = (pointer[0].err[i] for i in range(pointer[0].err_count))
-    return [(int(one.err_code), ffi.string(one.message).decode(errors="replace")) for one in entries if one.message]
+    return [(int(one.err_code), _said(one)) for one in entries if one.message]
+
+
+def _said(error: Any) -> str:
+    text = str(ffi.string(error.message).decode(errors="replace"))
+    # Keys in the path of what is denied may be what the user must not read (RFC 8341 clause 3.2.5).
+    denied = re.sub(_PREDICATES, "", nacm.denied_at(error))
+    return f'{text} (path "{denied}")' if denied else text
 
 
 def _from_code(code: int, text: str, namespace_of: NamespaceOf) -> RpcError:
@@ -95,9 +105,9 @@ def _from_code(code: int, text: str, namespace_of: NamespaceOf) -> RpcError:
     words, path = (text[: found.start()], found[1]) if found else (text, "")
     error = _from_words(words, path, namespace_of)
     # Libraries say where a value is wrong; a callback's text has no such end, and its code says what it means.
-    if error.tag != _UNKNOWN or path:
-        return error
     tag = _TAGS.get(code, _UNKNOWN)
+    if error.tag != _UNKNOWN or (path and tag != "access-denied"):
+        return error
     return replace(error, tag=tag, type=_type(tag))
 
 
