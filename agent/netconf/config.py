@@ -1,34 +1,114 @@
-"""Where the server listens, with which host keys, and who may come: standard YANG data of the running datastore.
+"""Where the server listens and dials, who it is there, and who may come: standard YANG data of the running datastore.
 
-ietf-netconf-server and ietf-keystore are read in the form that netopeer2 reads too: endpoints with SSH, host keys by
-reference to the central keystore, users with inline public keys. Users are read at every log-in, so that a change holds at
-once; endpoints and host keys when the server starts.
+ietf-netconf-server, ietf-keystore and ietf-truststore (RFC 9640 to 9645) become values here, in one blocking read. What
+cannot be used is left out of its endpoint and said in words beside it, so that one bad key silences no other.
 """
 
 import base64
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncssh
+import sysrepo
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
+from sysrepo.session import SysrepoSession
 
 from ..config import RepositoryConfig
 from ..errors import ConfigurationError
-from .datastore import Datastore
+from .server import Limits
 
-_ENDPOINTS = "/ietf-netconf-server:netconf-server/listen/endpoints/endpoint"
-_KEYS = "/ietf-keystore:keystore/asymmetric-keys/asymmetric-key"
+MODULES = ("ietf-netconf-server", "ietf-keystore", "ietf-truststore")
+_DATA = "/ietf-netconf-server:netconf-server | /ietf-keystore:keystore | /ietf-truststore:truststore"
+_DEFAULT_PORTS = {"ssh": 830, "tls": 6513}
+
+Data = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class SshEndpoint:
-    """One `endpoint` with `ssh`: addresses and host keys (names in the keystore)."""
+class Ssh:
+    """`ssh-server-parameters`: host keys, and users with their public keys in SSH wire form."""
+
+    host_keys: tuple[asyncssh.SSHKey, ...]
+    users: Mapping[str, frozenset[bytes]]
+    algorithms: Mapping[str, tuple[str, ...]]  # of `transport-params`, by their list's name; empty: the server's own choice
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CertToName:
+    """An entry of `cert-to-name` (RFC 7407): hash octet and digest, empty to match every certificate."""
+
+    fingerprint: bytes
+    map_type: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A private key and its certificates in DER, the end entity's first."""
+
+    private_key: asyncssh.SSHKey
+    certificates: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """`tls-server-parameters` and `client-identity-mappings`; certificates in DER."""
+
+    identity: Identity | None
+    ca_certs: frozenset[bytes]
+    ee_certs: frozenset[bytes]
+    mappings: tuple[CertToName, ...]  # in the order in which they are tried
+    versions: tuple[str, str] = ("", "")  # least and greatest, as identities; "": the server's own choice
+    cipher_suites: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlives:
+    """When a silent TCP connection is probed, how often, and how many probes may go unanswered."""
+
+    idle_seconds: int = 60
+    interval_seconds: int = 10
+    probes: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An `endpoint` of `listen` or of a client of `call-home`, and its local or remote addresses."""
 
     name: str
-    binds: tuple[tuple[str, int], ...]
-    host_keys: tuple[str, ...]
+    transport: str  # ssh or tls
+    addresses: tuple[tuple[str, int], ...]
+    keep_alives: KeepAlives = field(compare=False)
+    access: Ssh | Tls = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A `netconf-client` of `call-home`; period 0: the connection is persistent, and never idle."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    period_seconds: int
+    anchor: datetime | None
+    idle_seconds: int
+    start_with: str
+    max_wait: int
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    endpoints: tuple[Endpoint, ...]
+    clients: tuple[Client, ...]
+    limits: Limits
 
 
 def repository(file: Path) -> RepositoryConfig:
@@ -48,60 +128,226 @@ def repository(file: Path) -> RepositoryConfig:
     return RepositoryConfig(file.parent / path, prefix)
 
 
-def endpoints(datastore: Datastore) -> tuple[SshEndpoint, ...]:
-    """The configured endpoints with SSH."""
-    data = datastore.read_own(f"{_ENDPOINTS}/name | {_ENDPOINTS}/ssh")
-    return tuple(_endpoint(one) for one in _list(data, "netconf-server", "listen", "endpoints", "endpoint") if "ssh" in one)
-
-
-def _endpoint(data: Mapping[str, Any]) -> SshEndpoint:
-    binds = _list(data, "ssh", "tcp-server-parameters", "local-bind")
-    keys = _list(data, "ssh", "ssh-server-parameters", "server-identity", "host-key")
-    references = (one.get("public-key", {}).get("central-keystore-reference") for one in keys)
-    return SshEndpoint(
-        name=data["name"],
-        binds=tuple((str(one["local-address"]), int(one.get("local-port", 830))) for one in binds),
-        host_keys=tuple(one for one in references if one),
-    )
-
-
-def host_key(datastore: Datastore, name: str) -> asyncssh.SSHKey:
-    """A private key of the keystore. Raises ConfigurationError naming it when it is missing or unreadable."""
-    data = datastore.read_own(f"{_KEYS}[name='{name}']")
-    found = next(iter(_list(data, "keystore", "asymmetric-keys", "asymmetric-key")), {})
-    value = found.get("cleartext-private-key")
-    if value is None:
-        raise ConfigurationError("ietf-keystore", f"there is no asymmetric key '{name}' with a cleartext private key")
+def read(session: SysrepoSession) -> Configuration:
+    """What the session's datastore says. Blocks. Raises sysrepo.SysrepoError."""
     try:
-        return _private_key(_binary(value))
-    except (asyncssh.KeyImportError, ValueError) as error:
-        raise ConfigurationError("ietf-keystore", f"asymmetric key '{name}' is in no known format") from error
-
-
-def _private_key(der: bytes) -> asyncssh.SSHKey:
-    """From DER of PKCS #8, PKCS #1 or SEC 1, or from the body of an OpenSSH key file."""
-    if der.startswith(b"openssh-key-v1\0"):
-        label = b"OPENSSH PRIVATE KEY-----\n"
-        return asyncssh.import_private_key(b"-----BEGIN %b%b-----END %b" % (label, base64.encodebytes(der), label))
-    return asyncssh.import_private_key(der)
-
-
-def user_keys(datastore: Datastore, user: str) -> frozenset[bytes]:
-    """The public keys (SSH wire form) that a user may log in with, at any endpoint; none for an unknown user."""
-    if "'" in user:
-        return frozenset()
-    path = f"ssh/ssh-server-parameters/client-authentication/users/user[name='{user}']"
-    data = datastore.read_own(f"{_ENDPOINTS}/{path}")
-    return frozenset(
-        _binary(key["public-key"])
-        for endpoint in _list(data, "netconf-server", "listen", "endpoints", "endpoint")
-        for one in _list(endpoint, "ssh", "ssh-server-parameters", "client-authentication", "users", "user")
-        for key in _list(one, "public-keys", "inline-definition", "public-key")
-        if key.get("public-key-format", "").endswith("ssh-public-key-format")
+        data: Data = session.get_data(_DATA, include_implicit_defaults=True)
+    except (sysrepo.SysrepoNotFoundError, sysrepo.SysrepoLyError):  # no data, or not even the modules
+        data = {}
+    server, stores = data.get("netconf-server", {}), _Stores(data)
+    listen = server.get("listen", {})
+    return Configuration(
+        tuple(_endpoint(one, stores) for one in _list(listen, "endpoints", "endpoint") if _transport(one)),
+        tuple(_client(one, stores) for one in _list(server, "call-home", "netconf-client")),
+        _limits(server.get("session-limits", {}), listen.get("idle-timeout", 0)),
     )
 
 
-def _list(data: Mapping[str, Any], *path: str) -> Iterator[Mapping[str, Any]]:
+def _limits(data: Data, idle_seconds: int) -> Limits:
+    default = Limits()
+    return Limits(
+        sessions=data.get("sessions", default.sessions),
+        sessions_of_user=data.get("sessions-of-user", default.sessions_of_user),
+        idle_seconds=idle_seconds,
+        hello_seconds=data.get("hello-timeout", default.hello_seconds),
+    )
+
+
+def _transport(data: Data) -> str:
+    """Which of our transports an endpoint has; none when it is another's."""
+    return next((name for name in _DEFAULT_PORTS if name in data), "")
+
+
+def _endpoint(data: Data, stores: "_Stores") -> Endpoint:
+    transport = _transport(data)
+    inside = data[transport]
+    server, client = inside.get("tcp-server-parameters", {}), inside.get("tcp-client-parameters", {})
+    binds = ((one["local-address"], one.get("local-port", _DEFAULT_PORTS[transport])) for one in _list(server, "local-bind"))
+    remote = [(client["remote-address"], client["remote-port"])] if client else []
+    keep_alives = server.get("keepalives") or client.get("keepalives")
+    return Endpoint(
+        name=data["name"],
+        transport=transport,
+        addresses=(*binds, *remote),
+        keep_alives=_keep_alives(keep_alives) if keep_alives else KeepAlives(),
+        access=_ssh(inside, stores) if transport == "ssh" else _tls(inside, stores),
+    )
+
+
+def _keep_alives(data: Data) -> KeepAlives:
+    return KeepAlives(data["idle-time"], data["probe-interval"], data["max-probes"])
+
+
+def _client(data: Data, stores: "_Stores") -> Client:
+    periodic, strategy = data.get("connection-type", {}).get("periodic"), data["reconnect-strategy"]
+    anchor = periodic.get("anchor-time") if periodic else None
+    return Client(
+        name=data["name"],
+        endpoints=tuple(_endpoint(one, stores) for one in _list(data, "endpoints", "endpoint")),
+        period_seconds=60 * periodic["period"] if periodic else 0,
+        anchor=_time(anchor) if anchor else None,
+        idle_seconds=periodic["idle-timeout"] if periodic else 0,
+        start_with=strategy["start-with"],
+        max_wait=strategy["max-wait"],
+        max_attempts=strategy["max-attempts"],
+    )
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+# SSH -----------------------------------------------------------------------------------------------------------------
+
+
+def _ssh(data: Data, stores: "_Stores") -> Ssh:
+    parameters, problems = data["ssh-server-parameters"], []
+    keys = []
+    for one in _list(parameters, "server-identity", "host-key"):
+        try:
+            keys.append(_private_key(stores.key_pair(one.get("public-key", {}))))
+        except ValueError as error:
+            problems.append(f"host key '{one['name']}': {error}")
+    transport = parameters.get("transport-params", {})
+    lists = {
+        "host-key": "host-key-alg",
+        "key-exchange": "key-exchange-alg",
+        "encryption": "encryption-alg",
+        "mac": "mac-alg",
+    }
+    return Ssh(
+        host_keys=tuple(keys),
+        users={one["name"]: stores.public_keys(one) for one in _list(parameters, "client-authentication", "users", "user")},
+        algorithms={name: tuple(_list(transport, container, name)) for container, name in lists.items()},
+        problems=tuple(problems),
+    )
+
+
+def _private_key(data: Data) -> asyncssh.SSHKey:
+    """From DER of PKCS #8, PKCS #1 or SEC 1, or from the body of an OpenSSH key file. Raises ValueError."""
+    if "cleartext-private-key" not in data:
+        raise ValueError("there is no such key with a cleartext private key")
+    der = _binary(data["cleartext-private-key"])
+    try:
+        if der.startswith(b"openssh-key-v1\0"):
+            label = b"OPENSSH PRIVATE KEY-----\n"
+            return asyncssh.import_private_key(b"-----BEGIN %b%b-----END %b" % (label, base64.encodebytes(der), label))
+        return asyncssh.import_private_key(der)
+    except (asyncssh.KeyImportError, ValueError) as error:
+        raise ValueError("the private key is in no known format") from error
+
+
+def _public_key(data: Data) -> bytes:
+    """In SSH wire form; empty when it is none. The other format of RFC 9640 is SubjectPublicKeyInfo."""
+    key = _binary(data.get("public-key", ""))
+    if data.get("public-key-format", "").endswith("ssh-public-key-format"):
+        return key
+    try:
+        return asyncssh.import_public_key(key).public_data
+    except (asyncssh.KeyImportError, ValueError):
+        return b""
+
+
+# TLS -----------------------------------------------------------------------------------------------------------------
+
+
+def _tls(data: Data, stores: "_Stores") -> Tls:
+    parameters, problems = data["tls-server-parameters"], list[str]()
+    clients, hello = parameters.get("client-authentication", {}), parameters.get("hello-params", {})
+    versions = hello.get("tls-versions", {})
+    identity = None
+    try:
+        identity = _identity(stores.certified(parameters["server-identity"].get("certificate", {})))
+    except ValueError as error:
+        problems.append(f"server identity: {error}")
+    mappings = _list(data, "netconf-server-parameters", "client-identity-mappings", "cert-to-name")
+    return Tls(
+        identity=identity,
+        ca_certs=stores.certificates(clients.get("ca-certs", {}), problems),
+        ee_certs=stores.certificates(clients.get("ee-certs", {}), problems),
+        mappings=tuple(_mapping(one) for one in sorted(mappings, key=lambda one: int(one["id"]))),
+        versions=(_identity_name(versions.get("min", "")), _identity_name(versions.get("max", ""))),
+        cipher_suites=tuple(_list(hello, "cipher-suites", "cipher-suite")),
+        problems=tuple(problems),
+    )
+
+
+def _mapping(data: Data) -> CertToName:
+    fingerprint = bytes.fromhex(data.get("fingerprint", "").replace(":", ""))
+    return CertToName(fingerprint, _identity_name(data["map-type"]), data.get("name", ""))
+
+
+def _identity(data: Data) -> Identity:
+    key = _private_key(data)
+    certificates = _certificates(data.get("cert-data", ""))
+    own = key.export_public_key("pkcs8-der")
+    ours = [one for one in certificates if _spki(one.public_key()) == own]
+    if not ours:
+        raise ValueError("the certificate is not of this private key")
+    chain = (*ours[:1], *(one for one in certificates if one not in ours))
+    return Identity(key, tuple(one.public_bytes(Encoding.DER) for one in chain))
+
+
+def _spki(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _certificates(text: str) -> list[x509.Certificate]:
+    """From CMS SignedData as the models say, or from a bare certificate as libnetconf2 has it. Raises ValueError."""
+    der = _binary(text)
+    try:
+        return [x509.load_der_x509_certificate(der)]
+    except ValueError:
+        pass
+    try:
+        return pkcs7.load_der_pkcs7_certificates(der)
+    except ValueError as error:
+        raise ValueError("the certificate is in no known format") from error
+
+
+class _Stores:
+    """Keystore and truststore by name, for what an endpoint has by reference and not in place."""
+
+    def __init__(self, data: Data) -> None:
+        self._keys = {one["name"]: one for one in _list(data, "keystore", "asymmetric-keys", "asymmetric-key")}
+        bags = data.get("truststore", {})
+        self._key_bags = {one["name"]: one for one in _list(bags, "public-key-bags", "public-key-bag")}
+        self._certificate_bags = {one["name"]: one for one in _list(bags, "certificate-bags", "certificate-bag")}
+
+    def key_pair(self, data: Data) -> Data:
+        """Of `inline-or-keystore`."""
+        found: Data = data.get("inline-definition") or self._keys.get(data.get("central-keystore-reference"), {})
+        return found
+
+    def certified(self, data: Data) -> Data:
+        """Of `inline-or-keystore` where a certificate belongs to the key: with `cert-data`."""
+        reference = data.get("central-keystore-reference")
+        if reference is None:
+            return self.key_pair(data)
+        key = self._keys.get(reference.get("asymmetric-key"), {})
+        named = (one for one in _list(key, "certificates", "certificate") if one["name"] == reference.get("certificate"))
+        return {**key, **next(named, {})}
+
+    def public_keys(self, user: Data) -> frozenset[bytes]:
+        """Of a user, in SSH wire form."""
+        keys = user.get("public-keys", {})
+        inside = keys.get("inline-definition") or self._key_bags.get(keys.get("central-truststore-reference"), {})
+        return frozenset(filter(None, map(_public_key, _list(inside, "public-key"))))
+
+    def certificates(self, data: Data, problems: list[str]) -> frozenset[bytes]:
+        """Of `inline-or-truststore`, in DER; what is wrong with others is added to the problems."""
+        inside = data.get("inline-definition") or self._certificate_bags.get(data.get("central-truststore-reference"), {})
+        found = set()
+        for one in _list(inside, "certificate"):
+            try:
+                found |= {certificate.public_bytes(Encoding.DER) for certificate in _certificates(one["cert-data"])}
+            except ValueError as error:
+                problems.append(f"trusted certificate '{one['name']}': {error}")
+        return frozenset(found)
+
+
+def _list(data: Data, *path: str) -> Iterator[Any]:
     """The entries of a list below containers that may be missing."""
     value: Any = data
     for name in path:
@@ -109,6 +355,11 @@ def _list(data: Mapping[str, Any], *path: str) -> Iterator[Mapping[str, Any]]:
     yield from value
 
 
-def _binary(value: str | bytes) -> bytes:
+def _identity_name(text: str) -> str:
+    """An identity without its module."""
+    return text.rpartition(":")[2]
+
+
+def _binary(value: str) -> bytes:
     """A YANG `binary`, which the bindings hand over in its base64 form."""
     return base64.b64decode(value)

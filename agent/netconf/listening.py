@@ -1,40 +1,220 @@
-"""Where the server listens: what ietf-netconf-server says."""
+"""Keeps listeners and call-home dialers what the running datastore says, from one change to the next without a restart.
 
+A change holds for connections made after it. Sessions that are open stay, except those of a user whom their endpoint no
+longer admits. What cannot be used is said in the log and leaves the rest as it is: no edit ends the server.
+"""
+
+import asyncio
 import logging
-from collections.abc import Sequence
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-import asyncssh
+import sysrepo
+from sysrepo.session import SysrepoSession
 
 from ..errors import ConfigurationError
-from . import config, ssh
+from . import config
+from .callhome import Dialer
+from .connections import Connections
 from .server import Server
+from .ssh import SshAccess
+from .tls import TlsAccess
 
 log = logging.getLogger(__name__)
 
+_BACKLOG = 512
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.125, 60.0
+
+Access = SshAccess | TlsAccess
+Key = tuple[str, str, str]  # client of call-home or "", endpoint, transport
+
 
 class Listening:
-    """The listeners of a server."""
+    """The listeners and dialers of a server."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._listeners: list[asyncssh.SSHAcceptor] = []
+        self._connections = Connections()
+        self._accesses: dict[Key, Access] = {}
+        self._ports: dict[tuple[str, int], _Port] = {}
+        self._dialers: dict[str, Dialer] = {}
+        self._changed = asyncio.Event()
+        self._settled = asyncio.Event()  # no change that is known is still to be taken up
+        self._session: SysrepoSession | None = None
+        self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> Sequence[tuple[str, int]]:
-        """Listens where the running datastore says; the addresses with the ports really taken. Raises ConfigurationError."""
-        server, addresses = self._server, []
-        for endpoint in await server.call(config.endpoints, server.datastore):
-            keys = [await server.call(config.host_key, server.datastore, name) for name in endpoint.host_keys]
-            if not keys:
-                raise ConfigurationError("ietf-netconf-server", f"endpoint '{endpoint.name}' has no host key")
-            for host, port in endpoint.binds:
-                listener = await ssh.listen(server, host, port, keys)
-                self._listeners.append(listener)
-                addresses.append((host, listener.get_port()))
-        if not self._listeners:
-            raise ConfigurationError("ietf-netconf-server", "no endpoint with ssh is configured")
-        log.info("listening addresses=%s", ", ".join(f"{host}:{port}" for host, port in addresses))
-        return addresses
+        """Listens and dials as the running datastore says; the addresses with the ports really taken.
+
+        Raises ConfigurationError when an endpoint cannot serve, or there is none.
+        """
+        session = self._session = await self._server.call(self._server.datastore.start_session)
+        await self._server.call(self._subscribe, session)
+        if problems := self._apply(await self._server.call(config.read, session)):
+            raise problems[0]
+        if not self._ports and not self._dialers:
+            raise ConfigurationError("ietf-netconf-server", "no endpoint with ssh or tls is configured")
+        for port in self._ports.values():
+            port.open_first()
+        self._settled.set()
+        self._following = asyncio.create_task(self._follow(session))
+        return [port.taken for port in self._ports.values()]
 
     async def stop(self) -> None:
-        for listener in self._listeners:
-            listener.close()
+        """Takes no further connection; those with a session are the server's to end."""
+        if self._following is not None:
+            self._following.cancel()
+        for port in self._ports.values():
+            port.stop()
+        for dialer in self._dialers.values():
+            dialer.stop()
+        await self._connections.stop()
+        if self._session is not None:
+            await self._server.call(self._session.stop)
+
+    def _subscribe(self, session: SysrepoSession) -> None:
+        """Also puts the configuration into the operational datastore, where only what someone follows is in effect."""
+        for module in filter(self._server.datastore.schema.namespace_of, config.MODULES):
+            session.subscribe_module_change(module, None, self._note, done_only=True)
+
+    def _note(self, _event: str, _id: int, _changes: Any, _private: Any) -> None:
+        """On a thread of sysrepo, before whoever changed something is told that it is done."""
+        self._server.on_loop(self._settled.clear)
+        self._server.on_loop(self._changed.set)
+
+    async def _follow(self, session: SysrepoSession) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                for problem in self._apply(await self._server.call(config.read, session)):
+                    log.error("configuration is not usable problem=%s", problem)
+            except sysrepo.SysrepoError as error:
+                log.error("configuration is not readable problem=%s", error)
+            if not self._changed.is_set():
+                self._settled.set()
+
+    def _apply(self, configuration: config.Configuration) -> list[ConfigurationError]:
+        """Brings everything to a configuration; what of it cannot be used."""
+        problems = list[ConfigurationError]()
+        self._server.limits = configuration.limits
+        before, self._accesses = self._accesses, {}
+        ports = dict[tuple[str, int], tuple[Access, config.KeepAlives]]()
+        for endpoint in configuration.endpoints:
+            if (access := self._access("", endpoint, before, problems)) is not None:
+                ports |= dict.fromkeys(endpoint.addresses, (access, endpoint.keep_alives))
+        for client in configuration.clients:
+            for endpoint in client.endpoints:
+                self._access(client.name, endpoint, before, problems)
+        self._listen(ports)
+        self._dial(configuration.clients)
+        return problems
+
+    def _access(
+        self, client: str, endpoint: config.Endpoint, before: dict[Key, Access], problems: list[ConfigurationError]
+    ) -> Access | None:
+        """The access of an endpoint, brought to its parameters; one that had none before and cannot have one is left out."""
+        key = client, endpoint.name, endpoint.transport
+        parameters, access = endpoint.access, before.get(key)
+        for problem in parameters.problems:
+            log.error("part of an endpoint is not usable endpoint=%s problem=%s", endpoint.name, problem)
+        try:
+            if isinstance(parameters, config.Ssh):
+                if isinstance(access, SshAccess):
+                    self._accesses[key] = access
+                    access.update(parameters)
+                else:
+                    self._accesses[key] = SshAccess(self._server, endpoint.name, parameters)
+            elif isinstance(access, TlsAccess):
+                self._accesses[key] = access
+                access.update(parameters)
+            else:
+                self._accesses[key] = TlsAccess(self._server, endpoint.name, parameters)
+        except ConfigurationError as error:
+            problems.append(error)
+        return self._accesses.get(key)
+
+    def _listen(self, wanted: dict[tuple[str, int], tuple[Access, config.KeepAlives]]) -> None:
+        for address in self._ports.keys() - wanted.keys():
+            log.info("no longer listening address=%s:%d", *address)
+            self._ports.pop(address).stop()
+        for address, serves in wanted.items():
+            if address not in self._ports:
+                self._ports[address] = _Port(address, self._take)
+            self._ports[address].serves = serves
+
+    async def _take(self, connection: socket.socket, port: "_Port") -> None:
+        """A change that was made before the client came holds for it."""
+        await self._settled.wait()
+        access, keep_alives = port.serves
+        self._connections.serve(access, connection, keep_alives)
+
+    def _dial(self, clients: Sequence[config.Client]) -> None:
+        for name in self._dialers.keys() - {client.name for client in clients}:
+            self._dialers.pop(name).stop()
+        for client in clients:
+            accesses = {
+                endpoint.name: access
+                for endpoint in client.endpoints
+                if (access := self._accesses.get((client.name, endpoint.name, endpoint.transport))) is not None
+            }
+            dialer = self._dialers.get(client.name)
+            if dialer is None or not dialer.adopt(client, accesses):
+                if dialer is not None:
+                    dialer.stop()
+                self._dialers[client.name] = Dialer(client, accesses, self._connections)
+
+
+class _Port:
+    """One address to listen on; where it cannot be had, it is tried again."""
+
+    serves: tuple[Access, config.KeepAlives]  # what connections find here from now on
+
+    def __init__(self, address: tuple[str, int], take: Callable[..., Awaitable[None]]) -> None:
+        self.taken = address
+        self._address, self._take = address, take
+        self._socket: socket.socket | None = None
+        self._task = asyncio.create_task(self._run())
+
+    def open_first(self) -> None:
+        """At the server's start. Raises ConfigurationError."""
+        try:
+            self._open()
+        except OSError as error:
+            text = f"cannot listen on {self._address[0]}:{self._address[1]}: {error.strerror or error}"
+            raise ConfigurationError("ietf-netconf-server", text) from error
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+    def _open(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._socket = socket.create_server(self._address, family=family, backlog=_BACKLOG)
+        self._socket.setblocking(False)
+        self.taken = self._socket.getsockname()[:2]
+        return self._socket
+
+    async def _run(self) -> None:
+        wait = _SHORTEST_WAIT
+        try:
+            while True:
+                try:
+                    await self._accept(self._socket or self._open())
+                except OSError as error:
+                    log.error("cannot listen address=%s:%d reason=%s next_seconds=%g", *self._address, error, wait)
+                    await asyncio.sleep(wait)
+                    wait = min(2 * wait, _LONGEST_WAIT)
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        log.info("listening address=%s:%d", *self.taken)
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            try:
+                await self._take(connection, self)
+            except OSError:  # it is gone already
+                connection.close()

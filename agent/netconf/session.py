@@ -36,6 +36,7 @@ class Stream(Protocol):
     transport: str  # identity of ietf-netconf-monitoring: netconf-ssh or netconf-tls
     user: str
     host: str
+    idle_seconds: float | None  # how long a session may be silent (0: for ever); None: as the server's limits say
 
     async def read(self) -> bytes:
         """The next bytes; none at the end. Raises OSError when the connection is lost."""
@@ -64,6 +65,7 @@ class Session:
 
     def __init__(self, server: "Server", session_id: int, stream: Stream) -> None:
         self.id, self.user, self.host, self.transport = session_id, stream.user, stream.host, stream.transport
+        self.idle_seconds = stream.idle_seconds
         self.login_time = datetime.now(UTC)
         self.active = asyncio.get_running_loop().time()  # when the client last said something
         self.in_rpcs = self.in_bad_rpcs = self.out_rpc_errors = self.out_notifications = 0

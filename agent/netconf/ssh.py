@@ -1,119 +1,117 @@
 """NETCONF over SSH (RFC 6242): only the subsystem `netconf` is offered, only public keys open it."""
 
+import asyncio
 import logging
-import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import cast
 
 import asyncssh
 
-from ..config import RECOVERY_USER
 from ..errors import ConfigurationError
-from . import config
+from .config import Ssh
+from .connections import Connection
 from .server import Server
 
 log = logging.getLogger(__name__)
 
-LOGIN_SECONDS = 30
 _READ = 65536
+_CLOSE_SECONDS = 5.0
+# Lists of ietf-ssh-common -> what asyncssh calls them. Left to itself, it would also take what SHA-1 signs.
+_ALGORITHMS = {"key-exchange-alg": "kex_algs", "encryption-alg": "encryption_algs", "mac-alg": "mac_algs"}
+_DEFAULTS = {"kex_algs": "-*sha1", "mac_algs": "-*sha1*", "signature_algs": "-ssh-rsa"}
+_NO_DATA = (asyncssh.BreakReceived, asyncssh.SignalReceived, asyncssh.TerminalSizeChanged)
 
 
-class SshStream:
-    """The channel of a subsystem as a session's stream."""
+class SshAccess:
+    """What one endpoint offers over SSH, and to whom."""
 
-    transport = "netconf-ssh"
+    def __init__(self, server: Server, endpoint: str, parameters: Ssh) -> None:
+        """Raises ConfigurationError when nobody can be served with these parameters."""
+        self.server = server
+        self.endpoint = endpoint
+        self.logins: set[Login] = set()
+        self._keys: tuple[asyncssh.SSHKey, ...] = ()
+        self.update(parameters)
 
-    def __init__(self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes]) -> None:
-        self.user: str = stdin.get_extra_info("username")
-        self.host: str = (stdin.get_extra_info("peername") or ("",))[0]
-        self._stdin, self._stdout = stdin, stdout
+    def update(self, parameters: Ssh) -> None:
+        """Serves new connections by these parameters, and ends those of users and keys that they do not admit.
 
-    async def read(self) -> bytes:
+        Where no host key is usable, those before stay in place. Raises ConfigurationError when there are none; who may
+        come holds all the same.
+        """
+        self._users = parameters.users
+        for login in list(self.logins):
+            login.check()
+        keys = parameters.host_keys or self._keys
+        if not keys:
+            raise ConfigurationError(f"endpoint '{self.endpoint}'", "; ".join(parameters.problems) or "has no host key")
         try:
-            return await self._stdin.read(_READ)
-        except asyncssh.Error as error:
-            raise ConnectionError(str(error)) from error
+            self._options = _options(parameters.algorithms, keys)
+        except ValueError as error:
+            raise ConfigurationError(f"endpoint '{self.endpoint}'", str(error)) from error
+        self._keys = keys
 
-    def write(self, data: bytes) -> None:
-        self._stdout.write(data)
+    def knows(self, user: str) -> bool:
+        """Whether a user is one of this endpoint."""
+        return bool(self._users.get(user))
 
-    async def drain(self) -> None:
+    def admits(self, user: str, key: bytes) -> bool:
+        """Whether a public key (SSH wire form) is one of a user of this endpoint."""
+        return key in self._users.get(user, ())
+
+    async def serve(self, connection: Connection) -> None:
+        """Runs the sessions of one connection to their end. Raises OSError or asyncssh.Error when nobody logs in."""
+        login = Login(self, connection)
+        ssh = await asyncssh.run_server(connection.socket, options=self._options, server_factory=lambda: login)
         try:
-            await self._stdout.drain()
-        except asyncssh.Error as error:
-            raise ConnectionError(str(error)) from error
-
-    async def close(self) -> None:
-        self._stdout.channel.close()
-
-    def abort(self) -> None:
-        self._stdout.channel.abort()
+            await ssh.wait_closed()
+        finally:
+            ssh.abort()
 
 
-async def listen(server: Server, host: str, port: int, keys: Sequence[asyncssh.SSHKey]) -> asyncssh.SSHAcceptor:
-    """Serves at one address. Raises ConfigurationError when it cannot be had."""
-    try:
-        return await asyncssh.listen(
-            host,
-            port,
-            server_factory=lambda: _Login(server),
-            server_host_keys=list(keys),
-            session_factory=lambda stdin, stdout, stderr: _session(server, stdin, stdout, stderr),
-            encoding=None,
-            line_editor=False,
-            allow_pty=False,
-            agent_forwarding=False,
-            gss_host=None,  # else every connection looks up this host's name
-            login_timeout=LOGIN_SECONDS,
-            keepalive_interval=60,
-            keepalive_count_max=3,
-            # XML of this size needs no compression on its way, and its memory is per session.
-            compression_algs=None,
-        )
-    except OSError as error:
-        raise ConfigurationError("ietf-netconf-server", f"cannot listen on {host}:{port}: {error.strerror}") from error
+def _options(
+    algorithms: Mapping[str, Sequence[str]], keys: Sequence[asyncssh.SSHKey]
+) -> asyncssh.SSHServerConnectionOptions:
+    """Raises ValueError for an algorithm that there is not, and when no host key fits."""
+    chosen = {_ALGORITHMS[name]: names for name, names in algorithms.items() if name in _ALGORITHMS and names}
+    kinds = {"ssh-rsa" if name.startswith("rsa-sha2-") else name for name in algorithms.get("host-key-alg", ())}
+    return asyncssh.SSHServerConnectionOptions(
+        **{**_DEFAULTS, **chosen},
+        server_host_keys=[key for key in keys if not kinds or key.get_algorithm() in kinds],
+        send_server_host_keys=True,  # a client learns of all keys before one goes
+        encoding=None,
+        line_editor=False,
+        allow_pty=False,
+        agent_forwarding=False,
+        gss_host=None,  # else every connection looks up this host's name
+        login_timeout=0,  # what bounds the time to log in bounds that to a session, too
+        keepalive_interval=60,
+        keepalive_count_max=3,
+        # XML of this size needs no compression on its way, and its memory is per session.
+        compression_algs=None,
+    )
 
 
-async def _session(
-    server: Server,
-    stdin: asyncssh.SSHReader[bytes],
-    stdout: asyncssh.SSHWriter[bytes],
-    stderr: asyncssh.SSHWriter[bytes],
-) -> None:
-    if stdin.channel.get_subsystem() != "netconf":
-        stderr.write(b"only the subsystem 'netconf' is offered\n")
-        stdout.close()
-        return
-    stream = SshStream(stdin, stdout)
-    if (refusal := server.refusal(stream.user)) is not None:
-        log.warning("session refused user=%r host=%s problem=%s", stream.user, stream.host, refusal)
-        stderr.write(f"{refusal}\n".encode())
-        stdout.close()
-        return
-    await server.serve(stream)
+class Login(asyncssh.SSHServer):
+    """One SSH connection: public keys of the endpoint's users open it, nothing else does; it ends with its last session."""
 
-
-class _Login(asyncssh.SSHServer):
-    """Public keys from the datastore open a session, nothing else does."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._keys: frozenset[bytes] = frozenset()
-        self._peer = ""
+    def __init__(self, access: SshAccess, connection: Connection) -> None:
+        self._access = access
+        self._connection = connection
+        self._ssh: asyncssh.SSHServerConnection | None = None
+        self._user, self._key = "", b""
+        self._sessions = 0
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        connection = conn.get_extra_info("socket")
-        if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
-            # A reply in two writes would wait for the client's delayed acknowledgement.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._peer = (conn.get_extra_info("peername") or ("",))[0]
+        self._ssh = conn
 
-    async def begin_auth(self, username: str) -> bool:
-        if username == RECOVERY_USER:  # whatever the datastore says: it would be above all access control
-            log.warning("user refused user=%r host=%s", username, self._peer)
-            return True
-        self._keys = await self._server.call(config.user_keys, self._server.datastore, username)
-        if not self._keys:
-            log.warning("unknown user user=%r host=%s", username, self._peer)
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._access.logins.discard(self)
+
+    def begin_auth(self, username: str) -> bool:
+        if not self._access.knows(username):
+            log.warning("unknown user endpoint=%s user=%r host=%s", self._access.endpoint, username, self._connection.host)
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -126,7 +124,82 @@ class _Login(asyncssh.SSHServer):
         return False
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        known = key.public_data in self._keys
-        if not known:
-            log.warning("key refused user=%r host=%s fingerprint=%s", username, self._peer, key.get_fingerprint())
-        return known
+        self._user, self._key = username, key.public_data
+        if self._access.admits(username, self._key):
+            return True
+        host, fingerprint = self._connection.host, key.get_fingerprint()
+        log.warning("key refused endpoint=%s user=%r host=%s key=%s", self._access.endpoint, username, host, fingerprint)
+        return False
+
+    def auth_completed(self) -> None:
+        self._access.logins.add(self)
+        self.check()  # who may come may have changed since the key was looked at
+
+    def check(self) -> None:
+        """Ends the connection when its user may be here no longer."""
+        if self._ssh is not None and not self._access.admits(self._user, self._key):
+            host = self._connection.host
+            log.warning("user is no longer admitted endpoint=%s user=%r host=%s", self._access.endpoint, self._user, host)
+            self._ssh.disconnect(asyncssh.DISC_BY_APPLICATION, "the user is no longer admitted")
+
+    def session_requested(self) -> asyncssh.SSHServerSessionFactory:
+        if (refusal := self._access.server.refusal(self._user)) is not None:
+            log.warning("session refused user=%r host=%s problem=%s", self._user, self._connection.host, refusal)
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, refusal)
+        return self._serve
+
+    async def _serve(
+        self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], stderr: asyncssh.SSHWriter[bytes]
+    ) -> None:
+        stream = SshStream(stdin, stdout, self._user, self._connection)
+        if stdin.channel.get_subsystem() != "netconf":
+            stderr.write(b"only the subsystem 'netconf' is offered\n")
+            await stream.close(1)
+            return
+        self._sessions += 1
+        self._connection.admit()
+        try:
+            self._connection.over(await self._access.server.serve(stream))
+        finally:
+            self._sessions -= 1
+            if not self._sessions and self._ssh is not None:
+                self._ssh.close()
+
+
+class SshStream:
+    """The channel of a subsystem as a session's stream."""
+
+    transport = "netconf-ssh"
+
+    def __init__(
+        self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], user: str, connection: Connection
+    ) -> None:
+        self.user, self.host, self.idle_seconds = user, connection.host, connection.idle_seconds
+        self._stdin, self._stdout = stdin, stdout
+
+    async def read(self) -> bytes:
+        while True:
+            try:
+                return await self._stdin.read(_READ)
+            except _NO_DATA:
+                continue
+            except asyncssh.Error as error:
+                raise ConnectionError(str(error)) from error
+
+    def write(self, data: bytes) -> None:
+        self._stdout.write(data)
+
+    async def drain(self) -> None:
+        try:
+            await self._stdout.drain()
+        except asyncssh.Error as error:
+            raise ConnectionError(str(error)) from error
+
+    async def close(self, status: int = 0) -> None:
+        channel = cast("asyncssh.SSHServerChannel[bytes]", self._stdout.channel)
+        channel.exit(status)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(channel.wait_closed(), _CLOSE_SECONDS)
+
+    def abort(self) -> None:
+        self._stdout.channel.abort()

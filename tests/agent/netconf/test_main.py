@@ -70,7 +70,7 @@ async def test_a_repository_as_the_agent_prepares_it_is_served(agent_config: Age
             stdin, stdout, _ = await connection.open_session(subsystem="netconf", encoding=None)
             client = Client(connection, stdin, stdout)
             await client.greet(netconf.BASE_1_1)
-            await client.ok("<get-config><source><running/></source></get-config>")
+            await client.ok("<get/>")
             assert (await client.refused("<lock><target><running/></target></lock>")).tag == "access-denied"
             process.send_signal(signal.SIGTERM)
             assert ended(process)[0] == 0
@@ -110,7 +110,7 @@ def test_an_empty_repository_is_refused(tmp_path: Path) -> None:
         with running(minimal(tmp_path), "--engine", "builtin") as process:
             code, errors = ended(process)
         assert code == 1
-        assert "no endpoint with ssh is configured" in errors
+        assert "no endpoint with ssh or tls is configured" in errors
         assert "Traceback" not in errors
     finally:
         for left in Path("/dev/shm").glob("qtmain*"):
