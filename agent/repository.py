@@ -89,7 +89,7 @@ def _set_up(config: AgentConfig) -> None:
     log.info("setting up repository path=%s", config.repository.path)
     config.repository.path.mkdir(mode=0o755, exist_ok=True)
     _install(config)
-    tool(config.repository, ["sysrepoctl", "-c", "ietf-netconf", *_features(yang.NETCONF_FEATURES)])
+    _switch_on(config)
     text = json.dumps(access.rules(config.netconf.users) | _keystore(_host_key(config.netconf.host_key)) | _server(config))
     for datastore in ("startup", "running"):
         tool(config.repository, ["sysrepocfg", "-E", "-d", datastore, "-f", "json"], text)
@@ -112,11 +112,22 @@ def _install(config: AgentConfig) -> None:
 def _upgrade(config: AgentConfig, old: dict[str, str], new: dict[str, str]) -> None:
     """Brings modules that changed with this version of the software into the repository; their data stay."""
     log.info("upgrading modules path=%s", config.repository.path)
-    for module in yang.QKD:
-        if module.name in old and old[module.name] != new[module.name]:
+    added: list[str] = []
+    for module in (*yang.SERVER, *yang.QKD):
+        if module.name not in old:  # or it is there unknown to us, which sysrepo does not mind
+            added += ["-i", str(module.file), *_features(module.features)]
+        elif old[module.name] != new[module.name] and _is_ours(module):
             tool(config.repository, ["sysrepoctl", "-s", _search_path(), "-U", str(module.file)])
-        elif module.name not in old:
-            tool(config.repository, ["sysrepoctl", "-s", _search_path(), "-i", str(module.file)])
+    if added:
+        tool(config.repository, ["sysrepoctl", "-s", _search_path(), *added])
+    _switch_on(config)
+
+
+def _switch_on(config: AgentConfig) -> None:
+    """Features of a module that sysrepo brings itself, and the log of events; what is on stays on."""
+    tool(config.repository, ["sysrepoctl", "-c", "ietf-netconf", *_features(yang.NETCONF_FEATURES)])
+    for name in yang.REPLAY:
+        tool(config.repository, ["sysrepoctl", "-c", name, "-r", "on"])
 
 
 def _search_path() -> str:
@@ -128,8 +139,17 @@ def _features(names: Sequence[str]) -> list[str]:
 
 
 def _modules() -> dict[str, str]:
-    """This project's modules as they are now, by the digest of their text."""
-    return {module.name: hashlib.sha256(module.file.read_bytes()).hexdigest() for module in yang.QKD}
+    """What a node implements now: this project's modules by the digest of their text, those of others by their file."""
+    return {module.name: _version(module) for module in (*yang.SERVER, *yang.QKD)}
+
+
+def _version(module: yang.Module) -> str:
+    file = module.file
+    return hashlib.sha256(file.read_bytes()).hexdigest() if _is_ours(module) else file.name
+
+
+def _is_ours(module: yang.Module) -> bool:
+    return module.file.parent == yang.FOLDER
 
 
 def _mark(config: AgentConfig) -> None:

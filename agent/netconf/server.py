@@ -18,6 +18,7 @@ from .confirmed import ConfirmedCommit
 from .datastore import Datastore
 from .monitoring import Monitoring
 from .session import COUNTED, Session, Stream
+from .streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +60,20 @@ class Server:
         await self.call(self.confirmed.recover)
         self.announcements = await self.call(Announcements, self.datastore)
         self._monitoring = await self.call(Monitoring, self)
+        self._streams = await self.call(Streams, self)
         self._looking = asyncio.create_task(self._look())
+        self._keeping = asyncio.create_task(self._streams.keep())
 
     async def stop(self) -> None:
         """Ends all sessions; a commit that nobody confirmed is undone."""
         self._looking.cancel()
+        self._keeping.cancel()
         for session in list(self.sessions.values()):
             session.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)
         await self.call(self.confirmed.stop)
+        await self.call(self._streams.stop)
         await self.call(self._monitoring.stop)
         await self.call(self.announcements.stop)
         for pool in self._pool, self._releasing:

@@ -80,7 +80,6 @@ class Session:
         self._queued = 0
         self._wake = asyncio.Event()  # for the writer: something to send, or the end
         self._sent = asyncio.Event()  # by the writer: something was sent, or cannot be
-        self._held: list[bytes] | None = []  # notifications before the reply to create-subscription
         self._closing = False
         self._cut_off: SessionOver | None = None
         self._killed_by: int | None = None
@@ -134,16 +133,18 @@ class Session:
 
     def unsubscribed(self) -> None:
         """The subscription has come to its end; another may be made. On the loop."""
-        self.subscription, self._held = None, []
+        self.subscription = None
 
     def notify(self, event_time: str, event: bytes) -> None:
         """Queues a notification. On the loop."""
-        message = netconf.build_notification(event_time, event)
         self.out_notifications += 1
-        if self._held is not None:
-            self._held.append(message)
-        else:
-            self._send(message)
+        self._send(netconf.build_notification(event_time, event))
+
+    async def room(self) -> None:
+        """Waits until the client has taken enough of what it was sent."""
+        while self._queued > MAX_QUEUED_BYTES // 2 and not self._closing:
+            self._sent.clear()
+            await self._sent.wait()
 
     async def _greet(self) -> None:
         self._send(netconf.build_hello(Hello(self._server.datastore.schema.capabilities, self.id)))
@@ -192,16 +193,10 @@ class Session:
         reply, then = await self._server.call(self._answer, user, message)
         if reply:
             self._send(reply)
-        if self.subscription is not None and self._held is not None:
-            held, self._held = self._held, None
-            for one in held:
-                self._send(one)
         if then is not None:
             then()
         # A client that asks more than it reads waits for its own replies; only notifications can overflow.
-        while self._queued > MAX_QUEUED_BYTES // 2 and not self._closing:
-            self._sent.clear()
-            await self._sent.wait()
+        await self.room()
 
     def _answer(self, user: UserSession, message: bytes) -> tuple[bytes, Callable[[], None] | None]:
         """The reply, and what is to be done on the loop once it is on its way. In a worker thread."""

@@ -1,13 +1,19 @@
-"""Notifications of sysrepo for one NETCONF session (RFC 5277).
+"""The events of sysrepo for one NETCONF session (RFC 5277): stored ones where a start is given, then those that happen.
 
-The callback runs on a thread of sysrepo, while the sender waits: it prints the event and hands the text on, nothing else.
-Sysrepo applies NACM, since the subscription belongs to the user's session.
+sysrepo's threads call back while the sender waits: they print the event and put it down, nothing else. A task on the loop
+takes it from there, asks the filter in a worker thread, and hands it to the session. sysrepo applies NACM to live and to
+stored events alike, since the subscriptions belong to the user's session.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import libyang
 import sysrepo
@@ -16,74 +22,224 @@ from sysrepo.session import SysrepoSession
 
 from . import errors
 from .datastore import UserSession
+from .filters import Filter
+
+if TYPE_CHECKING:
+    from .server import Server
+    from .session import Session
 
 log = logging.getLogger(__name__)
 
-# While anybody subscribes to it, sysrepo computes netconf-config-change for every edit, which then takes many times as
-# long. So it comes only to those whose filter names it.
-_ON_DEMAND = frozenset({"ietf-netconf-notifications"})
+MODULE = "nc-notifications"
+_NAMESPACE = "urn:ietf:params:xml:ns:netmod:notification"
+_REPLAY_COMPLETE = f'<replayComplete xmlns="{_NAMESPACE}"/>'.encode()
+_NOTIFICATION_COMPLETE = f'<notificationComplete xmlns="{_NAMESPACE}"/>'.encode()
 
-Deliver = Callable[[str, bytes], None]  # RFC 3339 time, event as XML; called on a thread of sysrepo
+# A sender takes the time of an event, then stores it: after this long it has.
+_STORED_SECONDS = 0.05
+# Of events that wait for a client which takes the replay slowly.
+_MOST_WAITING_BYTES = 16 * 1024 * 1024
+_NANO = 1_000_000_000
+# Where a filter starts, if every one of its paths starts with a module.
+_PATH_STARTS = re.compile(r"(?:^|\|)\s*/([\w.-]+):")
 
 _SIGNATURE = (
     "void(sr_session_ctx_t *, uint32_t, const sr_ev_notif_type_t, const struct lyd_node *, struct timespec *, void *)"
 )
 
 
-class Subscription:
-    """All notifications of the repository, or those that an XPath selects something in."""
+class Event(NamedTuple):
+    """Nanoseconds since 1970, and the content of a notification as XML."""
 
-    def __init__(self, user: UserSession, xpath: str | None, deliver: Deliver) -> None:
-        """Subscribes. Raises RpcFailed; nothing is left then."""
-        self._user = user
-        self._xpath = xpath
-        self._deliver = deliver
-        # Held here: sysrepo calls it until the subscription ends.
-        self._callback = ffi.callback(_SIGNATURE, self._called, onerror=_failed)
-        self._context = ffi.new("sr_subscription_ctx_t **")
+    time: int
+    text: bytes
+
+
+class Subscription:
+    """What one create-subscription asked for, until its stop time or the end of the session."""
+
+    def __init__(
+        self, server: "Server", session: "Session", user: UserSession, wanted: Filter | None, period: tuple[int | None, ...]
+    ) -> None:
+        """Subscribes; blocks. `period`: start and stop. Raises RpcFailed; nothing is left then.
+
+        Live events come first, so that no event falls between those and the stored ones; what is both is sent once.
+        """
+        self._server, self._session, self._wanted = server, session, wanted
+        start, stop = period
+        self._events: deque[Event] = deque()  # live, put down by sysrepo's thread
+        self._put = self._taken = 0  # octets: each has one thread that writes it
+        self._stored: list[Event] = []
+        self._wake, self._replayed = asyncio.Event(), asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._sources: list[_Source] = []
+        self._replay = start is not None
+        self._since = self._until = time.time_ns()
+        modules = _modules(user, wanted)
+        self._terminated = self._unfinished = len(modules)
         try:
-            for module in self._modules():
-                self._subscribe(module)
+            if stop is None or stop > self._since:
+                self._sources.append(_Source(user, modules, self._happened, (None, stop)))
+            else:
+                self._terminated = 0
+            if start is not None:
+                self._until = min(stop or time.time_ns(), time.time_ns())
+                time.sleep(_STORED_SECONDS)
+                self._sources.append(_Source(user, modules, self._was_stored, (start, self._until)))
         except sysrepo.SysrepoError as error:
             failed = errors.from_sysrepo(error, user.session, user.schema.namespace_of)
             self.stop()
             raise failed from error
 
+    def start(self) -> None:
+        """Begins to send. On the loop, after the reply."""
+        self._task = asyncio.create_task(self._run())
+
     def stop(self) -> None:
-        """Ends it; once this returns, nothing is delivered any more."""
-        if self._context[0]:
-            lib.sr_unsubscribe(self._context[0])
-            self._context[0] = ffi.NULL
+        """Ends it; once this returns, nothing is delivered any more. Blocks."""
+        if self._task is not None:
+            self._server.on_loop(self._task.cancel)
+        for source in self._sources:
+            source.stop()
 
-    def _modules(self) -> tuple[str, ...]:
-        """Of a filter that names modules, only those."""
-        modules = self._user.schema.notifying
-        named = tuple(name for name in modules if f"/{name}:" in (self._xpath or ""))
-        return named or tuple(name for name in modules if name not in _ON_DEMAND)
+    # On threads of sysrepo
 
-    def _subscribe(self, module: str) -> None:
-        session = self._user.session.cdata
-        code = lib.sr_notif_subscribe_tree(
-            session, module.encode(), ffi.NULL, ffi.NULL, ffi.NULL, self._callback, ffi.NULL, 0, self._context
-        )
-        if code != lib.SR_ERR_OK:
-            raise sysrepo.SysrepoError.new(f"cannot subscribe to {module}", code)
+    def _happened(self, kind: int, event: Event) -> None:
+        if kind == lib.SR_EV_NOTIF_TERMINATED:
+            self._terminated -= 1
+        elif event.text:
+            self._events.append(event)
+            self._put += len(event.text)
+            if self._put - self._taken > _MOST_WAITING_BYTES:
+                self._server.on_loop(self._session.end, "dropped", "the client does not read")
+        self._server.on_loop(self._wake.set)
+
+    def _was_stored(self, kind: int, event: Event) -> None:
+        if kind == lib.SR_EV_NOTIF_REPLAY:
+            self._stored.append(event)
+        elif kind == lib.SR_EV_NOTIF_REPLAY_COMPLETE:
+            self._unfinished -= 1
+            if not self._unfinished:
+                self._server.on_loop(self._replayed.set)
+
+    # On the loop
+
+    async def _run(self) -> None:
+        try:
+            seen = await self._send_stored() if self._replay else set()
+            while self._terminated or self._events:
+                await self._send([event for event in await self._live() if event not in seen])
+            await self._server.call(self._stop_sources)
+            self._tell(_NOTIFICATION_COMPLETE)
+            self._session.unsubscribed()
+        except Exception:
+            log.exception("subscription failed session=%d", self._session.id)
+            self._session.end("other", "its subscription failed")
+
+    async def _send_stored(self) -> set[Event]:
+        """Sends the log up to `until`, in order of time; those of its events that may come live, too."""
+        await self._replayed.wait()
+        await self._server.call(self._sources[-1].stop)
+        stored, self._stored = self._stored, []
+        seen = {event for event in stored if event.time >= self._since}
+        # Some modules store nothing: what they told while the log was read has its place in it.
+        early = [event for event in self._take() if event not in seen]
+        stored += [event for event in early if event.time < self._until]
+        await self._send(sorted(stored, key=lambda event: event.time), at_its_pace=True)
+        self._tell(_REPLAY_COMPLETE)
+        await self._send([event for event in early if event.time >= self._until])
+        return seen
+
+    async def _live(self) -> list[Event]:
+        """What has happened; waits for it, or the end of the subscription."""
+        while self._terminated and not self._events:
+            self._wake.clear()
+            await self._wake.wait()
+        return self._take()
+
+    def _take(self) -> list[Event]:
+        events = [self._events.popleft() for _ in range(len(self._events))]
+        self._taken += sum(len(event.text) for event in events)
+        return events
+
+    async def _send(self, events: list[Event], at_its_pace: bool = False) -> None:
+        if self._wanted is not None and events:
+            events = await self._server.call(_matching, self._wanted, events)
+        for event in events:
+            if at_its_pace:
+                await self._session.room()
+            self._session.notify(rfc3339(event.time), event.text)
+
+    def _tell(self, text: bytes) -> None:
+        self._session.notify(rfc3339(time.time_ns()), text)
+
+    def _stop_sources(self) -> None:
+        for source in self._sources:
+            source.stop()
+
+
+class _Source:
+    """Subscriptions to several modules; sysrepo calls for all of them on one thread."""
+
+    def __init__(
+        self,
+        user: UserSession,
+        modules: Sequence[str],
+        take: Callable[[int, Event], None],
+        period: tuple[int | None, int | None],
+    ) -> None:
+        """Subscribes. Raises sysrepo.SysrepoError; nothing is left then."""
+        self._take = take
+        self._mutex = threading.Lock()
+        # Held here: sysrepo calls it until the subscriptions end.
+        self._callback = ffi.callback(_SIGNATURE, self._called, onerror=_failed)
+        self._context = ffi.new("sr_subscription_ctx_t **")
+        start, stop = map(_timespec, period)
+        session, options = user.session.cdata, (self._callback, ffi.NULL, 0, self._context)
+        for module in modules:
+            code = lib.sr_notif_subscribe_tree(session, module.encode(), ffi.NULL, start, stop, *options)
+            if code != lib.SR_ERR_OK:
+                self.stop()
+                raise sysrepo.SysrepoError.new(f"cannot subscribe to {module}", code)
+
+    def stop(self) -> None:
+        """Once this returns, nothing is called any more."""
+        with self._mutex:
+            if self._context[0]:
+                lib.sr_unsubscribe(self._context[0])
+                self._context[0] = ffi.NULL
 
     def _called(self, session: Any, _id: int, kind: int, event: Any, timestamp: Any, _private: Any) -> None:
-        if kind not in (lib.SR_EV_NOTIF_REALTIME, lib.SR_EV_NOTIF_REPLAY) or not event:
-            return
-        with SysrepoSession(session, True).get_ly_ctx() as context:
-            tree = libyang.DNode.new(context, event).root()
-            if self._xpath is not None and not tree.eval_xpath(self._xpath):
-                return
-            text = tree.print_mem("xml", pretty=False)
-        self._deliver(rfc3339(timestamp.tv_sec, timestamp.tv_nsec), text.encode())
+        text = ""
+        if event:
+            with SysrepoSession(session, True).get_ly_ctx() as context:
+                text = libyang.DNode.new(context, event).root().print_mem("xml", pretty=False)
+        self._take(kind, Event(timestamp.tv_sec * _NANO + timestamp.tv_nsec, text.encode()))
 
 
-def rfc3339(seconds: int, nanoseconds: int) -> str:
+def _modules(user: UserSession, wanted: Filter | None) -> tuple[str, ...]:
+    """Of a filter whose paths name modules, only those."""
+    modules = tuple(name for name in user.schema.notifying if name != MODULE)
+    xpath = (wanted.xpath if wanted is not None else None) or ""
+    starts = _PATH_STARTS.findall(xpath)
+    all_named = len(starts) == xpath.count("|") + 1
+    return tuple(name for name in modules if all_named and name in starts) or modules
+
+
+def _matching(wanted: Filter, events: list[Event]) -> list[Event]:
+    return [event for event in events if wanted.matches(event.text)]
+
+
+def _timespec(nanoseconds: int | None) -> Any:
+    if nanoseconds is None:
+        return ffi.NULL
+    return ffi.new("struct timespec *", {"tv_sec": nanoseconds // _NANO, "tv_nsec": nanoseconds % _NANO})
+
+
+def rfc3339(nanoseconds: int) -> str:
     """A time in UTC with microseconds."""
-    time = datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // 1000)
-    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(nanoseconds, _NANO)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06}Z"
 
 
 def _failed(_kind: Any, error: BaseException, _traceback: Any) -> None:

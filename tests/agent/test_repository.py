@@ -129,7 +129,7 @@ def test_changed_module_is_upgraded_in_place(prepared: AgentConfig, export: Expo
     command = ["sysrepoctl", "-u", yang.EXTENSIONS]
     subprocess.run(command, env=os.environ | repository.environment(prepared.repository), check=True, cwd=yang.FOLDER)
     repository.prepare(prepared)
-    assert json.loads(marker.read_text())["modules"].keys() == {module.name for module in yang.QKD}
+    assert json.loads(marker.read_text())["modules"].keys() == {module.name for module in (*yang.SERVER, *yang.QKD)}
     edit = {f"{yang.NODE}:qkd_node": {"qkd_applications": {"qkd_app": [{"app_id": prepared.node}]}}}
     edit[f"{yang.NODE}:qkd_node"]["qkd_applications"]["qkd_app"][0][f"{yang.EXTENSIONS}:admission_reason"] = "x"
     export("-E", "-d", "running", "-f", "json", text=json.dumps(edit))
