@@ -72,6 +72,7 @@ SERVER: tuple[Module, ...] = (
         "ietf-netconf-server",
         ("ssh-listen", "tls-listen", "ssh-call-home", "tls-call-home", "central-netconf-server-supported"),
     ),
+    Module("qkd-netconf-server"),
     Module("libnetconf2-netconf-server"),
     Module("ietf-netconf-monitoring"),
     Module("ietf-netconf-nmda", ("origin", "with-defaults")),

@@ -9,7 +9,9 @@ import pytest
 from qswitch import yang
 
 LIBYANG = "/usr/share/yang/modules/libyang"
-PATH = f"{yang.FOLDER}:{LIBYANG}"
+LIBNETCONF2 = "/usr/share/yang/modules/libnetconf2"
+PATH = f"{yang.FOLDER}:{LIBNETCONF2}:{LIBYANG}"
+OURS = [module for module in (*yang.QKD, *yang.SERVER) if module.file.parent == yang.FOLDER]
 TREE = Path(__file__).parent / "etsi-qkd-sdn-node.tree"
 ID = "00000000-0000-4000-8000-00000000000a"
 
@@ -28,10 +30,10 @@ def yanglint(tmp_path: Path, link: dict[str, object]) -> subprocess.CompletedPro
     return run("yanglint", "-i", "-t", "data", "-p", str(yang.FOLDER), "-p", LIBYANG, *files, str(data))
 
 
-@pytest.mark.parametrize("module", yang.QKD, ids=lambda module: module.name)
+@pytest.mark.parametrize("module", OURS, ids=lambda module: module.name)
 def test_no_tool_complains(module: yang.Module) -> None:
     for command in (
-        ("yanglint", "-p", str(yang.FOLDER), "-p", LIBYANG, str(module.file)),
+        ("yanglint", "-p", str(yang.FOLDER), "-p", LIBNETCONF2, "-p", LIBYANG, str(module.file)),
         ("pyang", "--path", PATH, str(module.file)),
     ):
         done = run(*command)
