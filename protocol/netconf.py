@@ -33,6 +33,7 @@ _LARGEST_CHUNK = 4294967295
 _SESSION_ID = re.compile("0{0,20}[1-9][0-9]{0,9}")
 # A reply carries all attributes of its rpc; clients send two or three.
 _MAX_ATTRIBUTES = 100
+_COMPLAINTS = 100
 # Characters that no XML document may hold (XML 1.0 clause 2.2).
 _UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -222,6 +223,9 @@ def parse_xml(message: bytes) -> etree._Element:
         root = etree.fromstring(message.lstrip(), parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise MalformedMessage(f"no well-formed XML: {error}") from error
+    # A later warning makes lxml forget an error about namespaces. It keeps a hundred complaints at most.
+    if len(parser.error_log) >= _COMPLAINTS or any(one.level > etree.ErrorLevels.WARNING for one in parser.error_log):
+        raise MalformedMessage(f"no well-formed XML: {parser.error_log[0].message}")
     if root.getroottree().docinfo.internalDTD is not None:
         raise MalformedMessage("a document type declaration is not allowed in NETCONF (RFC 6241 clause 3)")
     return root

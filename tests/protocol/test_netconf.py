@@ -200,6 +200,12 @@ def test_an_error_text_that_xml_cannot_hold_is_cleaned() -> None:
         b"\xff\xfe\x00",
         b'<rpc %b message-id="\xe9"><a/></rpc>' % NC,
         b'<?xml version="1.0" encoding="iso-8859-1"?><rpc %b message-id="\xe9"><a/></rpc>' % NC,
+        b'<a:rpc xmlns:a="urn:}rpc" message-id="1"><a/></a:rpc>',
+        b'<rpc %b message-id="1" xmlns:a="urn:}" a:x=""><a/></rpc>' % NC,
+        # A warning (of a namespace that is relative) after the error makes lxml forget the error.
+        b'<rpc %b message-id="1" xmlns:1="urn:a"><a xmlns=";"/></rpc>' % NC,
+        b'<rpc %b message-id="1"><a:get/><a xmlns=";"/></rpc>' % NC,
+        b'<rpc %b message-id="1">%b<a:get/><a xmlns=";"/></rpc>' % (NC, b'<a xmlns=";"/>' * 200),
         (b'<rpc %b message-id="1"><a/></rpc>' % NC).decode().encode("utf-16"),
     ],
 )
