@@ -23,13 +23,16 @@ def apply(connection: sysrepo.SysrepoConnection, xml: str) -> None:
 
 
 def notify(connection: sysrepo.SysrepoConnection, xml: str) -> None:
-    """Sends a notification."""
+    """Sends a notification, and waits until every subscriber has it: the next one comes after it, whatever its module."""
     with connection.start_session() as session, session.get_ly_ctx() as context:
         tree = context.parse_op_mem("xml", xml, dtype=libyang.util.DataType.NOTIF_YANG)
         try:
-            session.notification_send_ly(tree)
+            session.notification_send_ly(tree, wait=True)
         finally:
             tree.free()
+
+
+def _nothing(_event: str, _id: int, _changes: Any, _private: Any) -> None: ...
 
 
 class Side:
@@ -49,6 +52,8 @@ class Side:
                 self.session.lock()
             case "unlock":
                 self.session.unlock()
+            case "follow":
+                self.session.subscribe_module_change("etsi-qkd-sdn-node", None, _nothing, done_only=True)
             case "refuse":
                 self.refuse(argument)
 
