@@ -105,10 +105,14 @@ class ConfirmedCommit:
                 self._pending.timer.cancel()
 
     def recover(self) -> None:
-        """Undoes what an earlier process could not. Blocks. Raises sysrepo.SysrepoError when running cannot be written."""
+        """Undoes what an earlier process could not, and what its sessions left in candidate.
+
+        Blocks. Raises sysrepo.SysrepoError when a datastore cannot be written.
+        """
         if self._file.exists():
             log.warning("undoing a commit that nobody confirmed file=%s", self._file)
             self._restore()
+        self._server.datastore.reset_candidate()
 
     def _check(self, session: "Session", persist_id: str | None) -> None:
         """Whether the session may go on with what is under way."""

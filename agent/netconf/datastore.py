@@ -101,6 +101,11 @@ class Datastore:
         with self._connection.start_session("running") as session, _data(session, "/*") as data:
             return _printed(data, WITH_DEFAULTS["explicit"])
 
+    def reset_candidate(self) -> None:
+        """Lets candidate be as running again. Raises sysrepo.SysrepoError."""
+        with self._connection.start_session("candidate") as session:
+            session.copy_config("running")
+
     def import_running(self, config: bytes) -> None:
         """Replaces running by what was exported. Raises sysrepo.SysrepoError."""
         with self._connection.start_session("running") as session:
