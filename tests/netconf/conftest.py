@@ -20,13 +20,12 @@ import pytest
 import rfc
 from differences import difference
 from netconf_front import NACM, Client, Front, free_port, server_data
+from wire import Behind
 
 from qswitch import yang
 
 MODULE = Path(__file__).with_name("conformance.yang")
 USERS = ("controller", "monitor", "operator", "guest")
-
-Behind = Callable[..., None]
 
 
 @pytest.fixture(scope="session")

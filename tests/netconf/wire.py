@@ -5,7 +5,7 @@ Data of module `conformance` are written without namespaces: `<values><word>a</w
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lxml import etree
 from netconf_front import Client
@@ -23,6 +23,8 @@ TOPS = ("values", "interfaces", "order", "rules", "top", "server", "state")
 # What their lists hold is in the user's order; all other siblings may come in any.
 _ORDERED = {"rule", "step"}
 
+# What fixture `behind` is: a command of conformance_side.py and its argument.
+Behind = Callable[..., None]
 Tree = tuple[str, str, tuple["Tree", ...]]
 
 
