@@ -1,31 +1,43 @@
-"""Which program serves NETCONF: netopeer2-server where it is installed, else this package.
+"""Which program serves NETCONF, and netopeer2-server as a child of this one: started, watched, stopped.
 
-Both only talk to sysrepo and read the same configuration, so that either can stand in for the other.
+Both engines only talk to sysrepo and read the same configuration, so that either can stand in for the other. A netopeer2
+that has served and then ends by itself is started again, later each time: sessions are lost, the node stays. One that cannot
+even start, or ends again and again, is given up with its own last words, and so is this program: its service manager and
+its operator are to know.
 """
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import os
-import shutil
+import signal
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Engine, RepositoryConfig
+from ..config import Engine, FrontConfig
 from ..errors import ConfigurationError
 from ..repository import environment
+from . import netopeer2
+from .netopeer2 import PROGRAM
 
-__all__ = ["Engine", "Netopeer2", "choose"]
+__all__ = ["PROGRAM", "Engine", "Netopeer2", "choose"]
 
 log = logging.getLogger(__name__)
 
-PROGRAM = "netopeer2-server"
-_STOP_SECONDS = 10.0
+STOP_SECONDS = 10.0
+QUICK_SECONDS = 30.0  # who served for less has failed quickly
+MOST_FAILURES = 5
+_FIRST_PAUSE_SECONDS = 0.2
+_LEVELS = {"[ERR]": logging.ERROR, "[WRN]": logging.WARNING, "[INF]": logging.INFO}
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
 def choose(wanted: Engine) -> Engine:
     """The engine to run. Raises ConfigurationError when netopeer2 is demanded and not installed."""
-    installed = shutil.which(PROGRAM) is not None
+    installed = netopeer2.find() is not None
     if wanted is Engine.NETOPEER2 and not installed:
         raise ConfigurationError("--engine netopeer2", f"'{PROGRAM}' is not on PATH; install it or use --engine builtin")
     if wanted is Engine.AUTO:
@@ -33,48 +45,136 @@ def choose(wanted: Engine) -> Engine:
     return wanted
 
 
-@dataclass(frozen=True, slots=True)
 class Netopeer2:
-    """netopeer2-server as a child of this process."""
+    """netopeer2-server in front of one repository."""
 
-    repository: RepositoryConfig
-    verbose: bool = False
+    def __init__(self, front: FrontConfig, verbose: bool = False) -> None:
+        self._front = front
+        self._folder = front.repository.path / "netopeer2"  # for what it keeps of a confirmed commit
+        self._pid_file = front.repository.path / "netopeer2.pid"
+        self._level = "-v2" if verbose else "-v1"
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> int:
-        """Runs until told to stop, or until it ends by itself; then its exit code (0 after a stop asked for)."""
-        pid_file = self.repository.path / "netopeer2.pid"
-        level = "-v2" if self.verbose else "-v1"
-        child = await asyncio.create_subprocess_exec(
-            PROGRAM, "-d", level, "-p", str(pid_file), env={**os.environ, **environment(self.repository)}
-        )
-        log.info("netopeer2 started pid=%d", child.pid)
-        stopping, ended = asyncio.create_task(stop.wait()), asyncio.create_task(child.wait())
+        """Serves until told to stop: 0. Raises NodeError when netopeer2 cannot start, or ends again and again."""
+        program = await asyncio.to_thread(self._prepare)
+        failures, clock = 0, asyncio.get_running_loop()
+        while not stop.is_set():
+            child = await Child.start(self._command(program), environment(self._front.repository))
+            started = clock.time()
+            try:
+                served = await self._serve(child, stop, ready)
+            finally:
+                await child.end()
+            if stop.is_set():
+                break
+            if not served:
+                raise ConfigurationError(PROGRAM, f"cannot start: {child.last_words}")
+            failures = 1 if clock.time() - started >= QUICK_SECONDS else failures + 1
+            if failures == MOST_FAILURES:
+                raise ConfigurationError(
+                    PROGRAM, f"ended {failures} times, each within {QUICK_SECONDS:g} s: {child.last_words}"
+                )
+            pause = _FIRST_PAUSE_SECONDS * 2 ** (failures - 1)
+            log.error("netopeer2 ended by itself, starting it again code=%s pause_seconds=%.1f", child.code, pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+        return 0
+
+    def _prepare(self) -> Path:
+        """Everything that must be so before it starts. Blocking."""
+        program = netopeer2.find()
+        if program is None:
+            raise ConfigurationError(PROGRAM, "is no longer on PATH")
+        log.info("netopeer2 version=%s program=%s", netopeer2.check(program), program)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        netopeer2.end_left(self._pid_file, self._front.repository)
+        netopeer2.install(program, self._front)
+        return program
+
+    def _command(self, program: Path) -> list[str]:
+        """In the foreground, its log on standard error; it waits for callbacks of the agent as long as we say."""
+        places = ["-p", str(self._pid_file), "-f", str(self._folder)]
+        return [str(program), "-d", self._level, *places, "-t", str(self._front.timeout_seconds)]
+
+    async def _serve(self, child: "Child", stop: asyncio.Event, ready: Callable[[], None]) -> bool:
+        """Until it ends or is to stop; False when it ended without having served. It writes its pid once it is set up."""
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await self._wait_ready(pid_file, child, ended)
-            if not ended.done():
-                ready()
-            await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                log.error("netopeer2 ended by itself code=%d", ended.result())
-                return ended.result() or 1
-            return await self._stop(child, ended)
+            while not _holds(self._pid_file, child.pid):
+                done, _ = await asyncio.wait([stopping, child.ended], timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    return False
+            log.info("netopeer2 serves pid=%d", child.pid)
+            ready()
+            await asyncio.wait([stopping, child.ended], return_when=asyncio.FIRST_COMPLETED)
+            return True
         finally:
             stopping.cancel()
-            if not ended.done():
-                child.kill()
-            await ended
 
-    async def _wait_ready(self, pid_file: Path, child: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
-        """Until it wrote its pid, which it does once it is set up."""
-        while not ended.done() and not _holds(pid_file, child.pid):
-            await asyncio.wait([ended], timeout=0.05)
 
-    async def _stop(self, child: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> int:
-        child.terminate()
-        done, _ = await asyncio.wait([ended], timeout=_STOP_SECONDS)
-        if not done:
-            log.warning("netopeer2 did not stop in time, killed pid=%d", child.pid)
-        return 0
+class Child:
+    """A process whose log is passed on, and that does not outlive this one."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process, self.pid = process, process.pid
+        self._words: deque[str] = deque(maxlen=5)
+        self.ended = asyncio.create_task(self._wait())
+
+    @classmethod
+    async def start(cls, command: list[str], names: dict[str, str]) -> "Child":
+        parent = os.getpid()
+
+        def follow() -> None:  # in the child, before it is the program: it gets SIGTERM when this process goes
+            if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) or os.getppid() != parent:
+                os._exit(1)
+
+        pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        given = {**os.environ, **names}
+        process = await asyncio.create_subprocess_exec(
+            *command, env=given, stdin=null, stdout=null, stderr=pipe, preexec_fn=follow, limit=1 << 20
+        )
+        return cls(process)
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, or the signal that ended it as a negative number; None while it runs."""
+        return self._process.returncode
+
+    @property
+    def last_words(self) -> str:
+        return "; ".join(self._words) or f"it ended with code {self.code} and without a word"
+
+    async def end(self) -> None:
+        """Asks it to end, and kills it when it takes too long."""
+        if not self.ended.done():
+            self._process.terminate()
+            await asyncio.wait([self.ended], timeout=STOP_SECONDS)
+        if not self.ended.done():
+            log.warning("netopeer2 did not stop in time, killed pid=%d", self.pid)
+            self._process.kill()
+        await self.ended
+
+    async def _wait(self) -> None:
+        """Passes its log on until it has ended. What it has started may keep the pipe open; that is not waited for."""
+        passing = asyncio.create_task(self._pass_on())
+        await self._process.wait()
+        await asyncio.wait([passing], timeout=1)
+        passing.cancel()
+
+    async def _pass_on(self) -> None:
+        assert self._process.stderr is not None
+        while True:
+            try:
+                line = await self._process.stderr.readline()
+            except ValueError:  # longer than the limit; the reader has dropped it
+                continue
+            if not line:
+                return
+            text = line.decode(errors="replace").strip()
+            level = _LEVELS.get(text[:5], logging.DEBUG)
+            if level >= logging.WARNING or text[:1] != "[":
+                self._words.append(text)
+            log.log(level if text[:1] == "[" else logging.WARNING, "netopeer2: %s", text)
 
 
 def _holds(pid_file: Path, pid: int) -> bool:

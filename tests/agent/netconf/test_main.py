@@ -1,8 +1,7 @@
-"""`qkd-netconf` as a program: on a repository as the agent prepares it, and in front of netopeer2-server."""
+"""`qkd-netconf` as a program: on a repository as the agent prepares it, and with what it refuses."""
 
 import dataclasses
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,15 +18,6 @@ from qswitch.agent import repository
 from qswitch.agent.config import AgentConfig
 from qswitch.agent.model import Endpoint
 from qswitch.protocol import netconf
-
-# Stands where netopeer2-server would: takes its options, writes its pid file, ends on SIGTERM.
-NETOPEER2 = """#!{python}
-import os, signal, sys, time
-open(sys.argv[sys.argv.index("-p") + 1], "w").write(str(os.getpid()))
-open(os.environ["SYSREPO_REPOSITORY_PATH"] + "/called", "w").write(" ".join(sys.argv[1:]))
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-{then}
-"""
 
 
 @contextmanager
@@ -134,28 +124,11 @@ def test_netopeer2_is_missed_by_name(tmp_path: Path) -> None:
     assert "'netopeer2-server' is not on PATH" in errors
 
 
-def program(folder: Path, then: str) -> str:
-    """A PATH on which netopeer2-server is found."""
-    file = folder / "bin" / "netopeer2-server"
-    file.parent.mkdir()
-    file.write_text(NETOPEER2.format(python=shutil.which("python3"), then=then))
-    file.chmod(0o755)
-    return f"{file.parent}:{os.environ['PATH']}"
-
-
-def test_netopeer2_is_preferred_started_and_stopped(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_exist_is_named(tmp_path: Path) -> None:
     file = minimal(tmp_path)
-    with running(file, path=program(tmp_path, "time.sleep(60)")) as process:
-        assert (tmp_path / "sysrepo" / "called").read_text() == f"-d -v1 -p {tmp_path / 'sysrepo' / 'netopeer2.pid'}"
-        pid = int((tmp_path / "sysrepo" / "netopeer2.pid").read_text())
-        process.send_signal(signal.SIGTERM)
-        assert ended(process)[0] == 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-
-
-def test_netopeer2_that_ends_by_itself_ends_the_front_end(tmp_path: Path) -> None:
-    with running(minimal(tmp_path), path=program(tmp_path, "sys.exit(3)")) as process:
+    with file.open("a") as more:
+        more.write('[netconf]\nengine = "third"\n')
+    with running(file) as process:
         code, errors = ended(process)
-    assert code == 3
-    assert "netopeer2 ended by itself code=3" in errors
+    assert code == 1
+    assert "[netconf] engine: 'third' must be one of auto, netopeer2, builtin" in errors
