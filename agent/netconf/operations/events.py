@@ -18,7 +18,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\
 def create_subscription(call: Call) -> bytes:
     session = call.session
     if session.subscription is not None:
-        raise refused("in-use", "this session has a subscription already")
+        raise refused("operation-failed", "this session has a subscription already")  # the tag of clause 6.5
     if (stream := text(call, "stream", STREAM)) != STREAM:
         raise refused("invalid-value", f"there is no stream '{stream}'", ("bad-element", "stream"))
     element = parameter(call, "filter")
