@@ -5,11 +5,9 @@ cannot be used is left out of its endpoint and said in words beside it, so that 
 """
 
 import base64
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -19,8 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, pkcs7
 from sysrepo.session import SysrepoSession
 
-from ..config import RepositoryConfig
-from ..errors import ConfigurationError
 from .server import Limits
 
 MODULES = ("ietf-netconf-server", "ietf-keystore", "ietf-truststore")
@@ -109,23 +105,6 @@ class Configuration:
     endpoints: tuple[Endpoint, ...]
     clients: tuple[Client, ...]
     limits: Limits
-
-
-def repository(file: Path) -> RepositoryConfig:
-    """Where the node's repository is, from the agent's file: nothing else in it matters here. Raises ConfigurationError."""
-    file = file.resolve()
-    try:
-        node = tomllib.loads(file.read_text(encoding="utf-8")).get("node", {})
-    except OSError as error:
-        raise ConfigurationError(str(file), error.strerror or str(error)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(str(file), f"is no TOML: {error}") from error
-    if not isinstance(node, dict):
-        raise ConfigurationError(str(file), "[node] must be a table")
-    path, prefix = node.get("repository", "sysrepo"), node.get("shm_prefix", "sr")
-    if not isinstance(path, str) or not isinstance(prefix, str):
-        raise ConfigurationError(str(file), "[node] repository and shm_prefix must be of type str")
-    return RepositoryConfig(file.parent / path, prefix)
 
 
 def read(session: SysrepoSession) -> Configuration:
@@ -238,17 +217,6 @@ def _private_key(data: Data) -> asyncssh.SSHKey:
         raise ValueError("the private key is in no known format") from error
 
 
-def _public_key(data: Data) -> bytes:
-    """In SSH wire form; empty when it is none. The other format of RFC 9640 is SubjectPublicKeyInfo."""
-    key = _binary(data.get("public-key", ""))
-    if data.get("public-key-format", "").endswith("ssh-public-key-format"):
-        return key
-    try:
-        return asyncssh.import_public_key(key).public_data
-    except (asyncssh.KeyImportError, ValueError):
-        return b""
-
-
 # TLS -----------------------------------------------------------------------------------------------------------------
 
 
@@ -333,7 +301,9 @@ class _Stores:
         """Of a user, in SSH wire form."""
         keys = user.get("public-keys", {})
         inside = keys.get("inline-definition") or self._key_bags.get(keys.get("central-truststore-reference"), {})
-        return frozenset(filter(None, map(_public_key, _list(inside, "public-key"))))
+        return frozenset(
+            _binary(one["public-key"]) for one in _list(inside, "public-key")
+        )  # ietf-ssh-server has no other format
 
     def certificates(self, data: Data, problems: list[str]) -> frozenset[bytes]:
         """Of `inline-or-truststore`, in DER; what is wrong with others is added to the problems."""

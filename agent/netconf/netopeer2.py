@@ -86,7 +86,7 @@ def install(program: Path, front: FrontConfig) -> None:
 
 def _needed(program: Path) -> list[Module]:
     """The list of this version of netopeer2."""
-    folders = _folders(program, "netopeer2/scripts")
+    folders = [one for root in _folders(program, "netopeer2") for one in (root / "scripts", root)]
     for file in (folder / name for folder in folders for name in _LISTS):
         if file.exists() and (found := _LISTED.findall(file.read_text(encoding="utf-8", errors="replace"))):
             return [
