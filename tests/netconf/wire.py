@@ -131,6 +131,14 @@ async def becomes(client: Client, xml: str, datastore: str = "running", seconds:
         await asyncio.sleep(0.02)
 
 
+async def stays(client: Client, xml: str, seconds: float) -> None:
+    """Asserts what a datastore holds all the time: for what must not happen later."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        await holds(client, xml)
+        await asyncio.sleep(0.05)
+
+
 async def succeeds(client: Client, operation: str, seconds: float = 10) -> None:
     """Asks until the answer is yes: for what another session's end sets free."""
     deadline = time.monotonic() + seconds
@@ -218,7 +226,10 @@ def by_the_book(error: RpcError) -> RpcError:
 
 
 async def refused(client: Client, operation: str, *tags: str) -> RpcError:
-    """The one error of an operation, which has one of the tags (any when none is given) and is as appendix A says."""
-    error = by_the_book(await client.refused(operation))
-    assert not tags or error.tag in tags, error
-    return error
+    """The error of an operation that has one of the tags (any when none is given); all are as appendix A says."""
+    reply = await client.rpc(operation)
+    assert reply.errors, reply
+    errors = [by_the_book(one) for one in reply.errors]
+    found = next((one for one in errors if not tags or one.tag in tags), None)
+    assert found is not None, errors
+    return found
