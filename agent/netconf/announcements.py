@@ -1,9 +1,11 @@
-"""What the server announces of itself: the base notifications of RFC 6470 but netconf-config-change, which is sysrepo's.
+"""What the server announces of itself: the base notifications of RFC 6470, and that of the YANG library (RFC 8525).
 
-They go through sysrepo, so that subscribers of every engine, replay and access control treat them like the node's own. One
-thread sends them one after the other; whoever announces something never waits, and what finds the queue full is lost.
+All but netconf-config-change, which sysrepo makes of every change while somebody is there to hear it. They go through
+sysrepo, so that subscribers of every engine and access control treat them like the node's own. One thread sends them one
+after the other; whoever announces something never waits, and what finds the queue full is lost.
 """
 
+import contextlib
 import ipaddress
 import json
 import logging
@@ -31,29 +33,23 @@ Data = dict[str, Any]
 
 
 class Announcements:
-    """Every method may be called from any thread, returns at once and never raises."""
+    """What happens may be told from any thread; that returns at once and never raises."""
 
     def __init__(self, datastore: Datastore) -> None:
-        """Starts the sender. Nothing is announced where the repository lacks the module."""
+        """Starts the sender."""
         self._session = datastore.start_session()
         self._queue: queue.Queue[Data | None] = queue.Queue(_WAITING)
         self._lost = 0
-        self._thread: threading.Thread | None = None
-        if datastore.schema.namespace_of(MODULE):
-            self._thread = threading.Thread(target=self._run, name="announcements", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="announcements", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """Sends what waits, within reason. Blocks."""
-        if self._thread is not None:
-            try:
-                self._queue.put(None, timeout=_STOP_SECONDS)
-            except queue.Full:
-                return  # the sender is stuck: it ends with the process
+        """Sends what waits, within reason: a sender that is stuck ends with the process. Blocks."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=_STOP_SECONDS)
             self._thread.join(_STOP_SECONDS)
-            if self._thread.is_alive():
-                return
-        self._session.stop()
+        if not self._thread.is_alive():
+            self._session.stop()
 
     def session_started(self, session: "Session") -> None:
         self._announce("netconf-session-start", _who(session))

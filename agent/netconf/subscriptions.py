@@ -40,6 +40,7 @@ _STORED_SECONDS = 0.05
 # Of events that wait for a client which takes the replay slowly.
 _MOST_WAITING_BYTES = 16 * 1024 * 1024
 _NANO = 1_000_000_000
+_STOP_TIME = 7  # SR_EV_NOTIF_STOP_TIME, which the binding does not know
 # Where a filter starts, if every one of its paths starts with a module.
 _PATH_STARTS = re.compile(r"(?:^|\|)\s*/([\w.-]+):")
 
@@ -76,12 +77,12 @@ class Subscription:
         self._replay = start is not None
         self._since = self._until = time.time_ns()
         modules = _modules(user, wanted)
-        self._terminated = self._unfinished = len(modules)
+        self._running = self._unfinished = len(modules)
         try:
             if stop is None or stop > self._since:
                 self._sources.append(_Source(user, modules, self._happened, (None, stop)))
             else:
-                self._terminated = 0
+                self._running = 0
             if start is not None:
                 self._until = min(stop or time.time_ns(), time.time_ns())
                 time.sleep(_STORED_SECONDS)
@@ -105,8 +106,8 @@ class Subscription:
     # On threads of sysrepo
 
     def _happened(self, kind: int, event: Event) -> None:
-        if kind == lib.SR_EV_NOTIF_TERMINATED:
-            self._terminated -= 1
+        if kind == _STOP_TIME:
+            self._running -= 1
         elif event.text:
             self._events.append(event)
             self._put += len(event.text)
@@ -127,7 +128,7 @@ class Subscription:
     async def _run(self) -> None:
         try:
             seen = await self._send_stored() if self._replay else set()
-            while self._terminated or self._events:
+            while self._running or self._events:
                 await self._send([event for event in await self._live() if event not in seen])
             await self._server.call(self._stop_sources)
             self._tell(_NOTIFICATION_COMPLETE)
@@ -152,7 +153,7 @@ class Subscription:
 
     async def _live(self) -> list[Event]:
         """What has happened; waits for it, or the end of the subscription."""
-        while self._terminated and not self._events:
+        while self._running and not self._events:
             self._wake.clear()
             await self._wake.wait()
         return self._take()
