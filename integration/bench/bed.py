@@ -32,9 +32,9 @@ READ_PATH = f"/{NODE}:qkd_node/qkd_links"
 class Bed:
     """The node, before and behind its NETCONF server."""
 
-    def __init__(self, emulation: Emulation, config: AgentConfig, links: int) -> None:
+    def __init__(self, emulation: Emulation, config: AgentConfig) -> None:
         self._emulation, self._config = emulation, config
-        self._links = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(number))) for number in range(links)]
+        self._links: list[str] = []
         (self._described,) = emulation.descriptor["nodes"]
 
     def node(self) -> NodeConfig:
@@ -43,11 +43,14 @@ class Bed:
         key = self._emulation.directory / where["key"]
         return NodeConfig("bench", Endpoint(where["host"], where["port"]), where["username"], key, where["host_key"])
 
-    def edit(self, number: int) -> str:
-        """A change of one leaf of one link; another value for every number."""
-        link = self._links[number % len(self._links)]
+    def edit(self, number: int, links: int = 1) -> str:
+        """A change of one leaf of each of some links; another value for every number."""
+        chosen = [self._links[(number + one) % len(self._links)] for one in range(links)]
         return self._node_xml(
-            f"<qkd_link><qkdl_id>{link}</qkdl_id><virt_bandwidth>{1000 + number}</virt_bandwidth></qkd_link>"
+            "".join(
+                f"<qkd_link><qkdl_id>{one}</qkdl_id><virt_bandwidth>{1000 + number}</virt_bandwidth></qkd_link>"
+                for one in chosen
+            )
         )
 
     def all_links(self) -> str:
@@ -79,16 +82,17 @@ class Bed:
         )
 
     @asynccontextmanager
-    async def served(self, engine: Engine) -> AsyncIterator[None]:
-        """The NETCONF server runs, as a process of its own."""
+    async def served(self, engine: Engine) -> AsyncIterator[int]:
+        """The NETCONF server runs, as a process of its own, whose id this is."""
         await self._emulation.start_process("Bench", "netconf", str(engine))
         try:
-            yield
+            yield self._emulation.running()["bench/netconf"].pid
         finally:
             await self._emulation.stop(["bench/netconf"])
 
-    def fill(self, running: "SysrepoSession", operational: "SysrepoSession") -> None:
-        """Puts the links, and what an agent would push of them, into the datastores."""
+    def fill(self, links: int, running: "SysrepoSession", operational: "SysrepoSession") -> None:
+        """Puts so many links, and what an agent would push of them, into the datastores."""
+        self._links = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(number))) for number in range(links)]
         apply(running, self.all_links())
         for path, value in self.state().items():
             operational.set_item(path, value)
@@ -107,13 +111,13 @@ def apply(session: "SysrepoSession", config: str) -> None:
 
 
 @asynccontextmanager
-async def prepared(links: int) -> AsyncIterator[Bed]:
+async def prepared() -> AsyncIterator[Bed]:
     """A prepared node. From here on this process's sysrepo means the node's repository."""
     with TemporaryDirectory(prefix="qkd-bench-") as folder:
         emulation = Emulation.create(NETWORK, Path(folder) / "network")
         config = load(emulation.home("Bench") / "agent.toml")
         repository.prepare(config)
         try:
-            yield Bed(emulation, config, links)
+            yield Bed(emulation, config)
         finally:
             await emulation.down()
