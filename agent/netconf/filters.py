@@ -1,118 +1,249 @@
-"""NETCONF filters as XPath of libyang, so that sysrepo reads only what was asked for.
+"""NETCONF filters (RFC 6241 clauses 6 and 8.9) that look only at data which access control has let through.
 
-A subtree filter (RFC 6241 clause 6) becomes a union of paths: content-match leaves become predicates, selection nodes
-paths. An XPath filter (clause 8.9) keeps its text, its prefixes changed to module names. YANG data has no attributes, so a
-filter that asks for one selects nothing.
+Sysrepo applies NACM to what an XPath selects, not to what its predicates look at. So it is asked for a superset, `xpath`,
+whose predicates are on list keys alone (who may not read a key sees nothing of its entry) or on the selected leaf itself.
+Most filters are no more than that. For the others, the filter is evaluated on the XML that sysrepo printed.
 """
 
+import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from lxml import etree
 
 from qswitch.protocol.netconf import BASE, RpcError, RpcFailed, split_name
 
-# A name with a prefix outside of quotes; an axis (`child::`) is none.
-_TOKEN = re.compile(r"""("[^"]*"|'[^']*')|([A-Za-z_][\w.-]*):(?=[A-Za-z_*])""")
+from . import selection
+from .evaluation import Evaluators
+from .selection import Query, canonical, is_content_match
+from .xpath import Expression
+
+log = logging.getLogger(__name__)
+
+_MOST_PATHS = 256  # in what sysrepo is asked for; beyond, that is whole top-level nodes
+_MOST_HERE = 128  # elements of a subtree filter that is evaluated in this process
+_MOST_ELEMENTS = 10_000  # of any subtree filter
+
+# The location paths that most clients send, `/a/b[c='d']/e` or `//b[c='d']`, several joined by `|`: fast wherever they run.
+_NAME = r"(?:[A-Za-z_][\w.-]*:)?(?:[A-Za-z_][\w.-]*|\*)"
+_PREDICATE = re.compile(rf"""\[\s*({_NAME}|\.)\s*=\s*("[^"]*"|'[^']*')\s*\]""")
+_STEP = re.compile(rf"({_NAME})((?:{_PREDICATE.pattern})*)")
+_PATH = re.compile(rf"\s*(//?)({_STEP.pattern}(?:/{_STEP.pattern})*)\s*(?:\||$)")
+_PATHS = re.compile(rf"(?:{_PATH.pattern})+")
+
+_evaluators = Evaluators()
 
 
-# What a client may select by: location paths with predicates that compare a child, or the node itself, to a literal.
-# sysrepo applies access control to what is selected, not to what an expression looks at on the way: a predicate that
-# reaches elsewhere would tell of nodes that its author may not read, and functions and axes can take it for ever.
-_NAME = r"[A-Za-z_][\w.-]*(?::[A-Za-z_][\w.-]*)?"
-_PREDICATE = rf"""\[\s*(?:{_NAME}(?:/{_NAME})*|\.)\s*=\s*(?:'[^']*'|"[^"]*")\s*\]"""
-_STEP = rf"(?:{_NAME}|(?:[A-Za-z_][\w.-]*:)?\*)(?:{_PREDICATE})*"
-_PATH = rf"\s*/{{1,2}}{_STEP}(?:/{_STEP})*\s*"
-_PATHS = re.compile(rf"{_PATH}(?:\|{_PATH})*")
-_LONGEST = 4096
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A schema node as data show it: choices and cases are not there."""
+
+    children: Mapping[str, Mapping[str, "Node"]] = field(default_factory=dict)  # name -> module -> node
+    keys: frozenset[str] = frozenset()
+    leaf: bool = False  # or leaf-list
+    opaque: bool = False  # anydata, anyxml
+    event: bool = False  # a notification, or in one
+
+    def find(self, module: str, name: str) -> Iterator[tuple[str, str, "Node"]]:
+        """Children, with module and name; "" is any module, "*" any name."""
+        named = self.children if name == "*" else (name,)
+        found = ((owner, one, node) for one in named for owner, node in self.children.get(one, {}).items())
+        return (one for one in found if module in ("", one[0]))
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
     """What a filter needs to know of the schema."""
 
-    module_of: Callable[[str], str]  # namespace -> module name; "" when there is none
-    modules_with: Callable[[str], tuple[str, ...]]  # name of a top-level node -> modules that have one
-    is_module: Callable[[str], bool]
+    modules: Mapping[str, str]  # namespace -> name, of implemented modules
+    namespaces: Mapping[str, str]  # name -> namespace
+    top: Node  # above all top-level nodes
+
+    def modules_with(self, name: str) -> tuple[str, ...]:
+        """Modules that have a top-level node of the name."""
+        return tuple(self.top.children.get(name, ()))
+
+    def module(self, namespace: str) -> str:
+        """Of what a filter names: "" for any, and a name that no module has where there is no such module."""
+        return self.modules.get(namespace, "?") if namespace else ""
 
 
-def to_xpath(element: etree._Element, names: Names) -> str | None:
-    """The XPath of a `filter` element; None when it can select nothing. Raises RpcFailed for what is no filter."""
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a filter selects."""
+
+    xpath: str | None  # for sysrepo: a superset; None: nothing
+    exact: bool = True  # whether it is no more than what is selected
+    _query: Query | None = None  # None: selects everything
+    _names: Names | None = None
+    _costly: bool = False  # what it takes to evaluate is for the client to decide
+
+    @classmethod
+    def everything(cls) -> "Filter":
+        return cls("/*")
+
+    def narrow(self, data: bytes) -> bytes:
+        """Of top-level nodes as XML, what is selected, with its ancestors and their list keys. Blocks; raises RpcFailed."""
+        if self.exact or self._names is None or not data:
+            return data
+        return _keep(data, self._select(data), self._names)
+
+    def matches(self, event: bytes) -> bool:
+        """Whether anything is selected in a notification (RFC 5277 clause 2.1.1). Blocks; never raises."""
+        if self.xpath is None or self._query is None:
+            return self.xpath is not None
+        try:
+            return bool(self._select(event))
+        except RpcFailed as error:
+            log.warning("a notification is withheld, its filter cannot be evaluated", extra={"error": str(error)})
+            return False
+
+    def _select(self, data: bytes) -> list[int]:
+        assert self._query is not None
+        return _evaluators.select(self._query, data) if self._costly else selection.select(self._query, data)
+
+
+def parse(element: etree._Element, names: Names) -> Filter:
+    """The filter of a `filter` or `subtree-filter` element. Raises RpcFailed for what is none."""
     kind = element.get("type") or element.get(f"{{{BASE}}}type") or "subtree"
     if kind == "xpath":
-        return _xpath(element, names)
+        select = element.get("select") or element.get(f"{{{BASE}}}select")
+        if not select:
+            raise _bad("missing-attribute", "an xpath filter needs 'select'", ("bad-attribute", "select"))
+        if len(element):
+            raise _bad("unknown-element", "an xpath filter is empty", ("bad-element", split_name(element[0])[1]))
+        return parse_xpath(select, element, names)
     if kind != "subtree":
-        raise _bad_filter("bad-attribute", f"there is no filter type '{kind}'", "type")
-    paths = [path for child in element for path in _top(child, names)]
-    return " | ".join(paths) or None
+        raise _bad("bad-attribute", f"there is no filter type '{kind}'", ("bad-attribute", "type"))
+    size = sum(1 for _ in element.iter())
+    if size > _MOST_ELEMENTS:
+        raise _bad("too-big", f"a filter has at most {_MOST_ELEMENTS} elements")
+    superset = _Superset(names)
+    superset.add_subtrees(element)
+    query = Query(etree.tostring(element, encoding="unicode", with_tail=False), None, names.modules)
+    return superset.filter(query, costly=size > _MOST_HERE)
 
 
-def _bad_filter(tag: str, message: str, attribute: str) -> RpcFailed:
-    return RpcFailed(RpcError(tag, message, "protocol", info=(("bad-attribute", attribute), ("bad-element", "filter"))))
+def parse_xpath(text: str, element: etree._Element, names: Names) -> Filter:
+    """The filter of an XPath 1.0 expression; the element has its prefixes in scope. Raises RpcFailed `invalid-value`."""
+
+    def namespace_of(prefix: str) -> str:
+        return element.nsmap.get(prefix) or names.namespaces.get(prefix, "")
+
+    def literal(value: str) -> str:
+        return canonical(value, element.nsmap, names.modules)
+
+    if text.strip() in ("/", "/*", "//*"):
+        return Filter.everything()
+    expression = Expression(text, namespace_of, literal)
+    superset, plain = _Superset(names), _PATHS.fullmatch(text) is not None
+    if not plain or not all(superset.add_path(path, expression) for path in _PATH.finditer(text)):
+        superset.add_roots(expression)
+    return superset.filter(Query(expression.text, expression.namespaces, names.modules), costly=not plain)
 
 
-def _xpath(element: etree._Element, names: Names) -> str:
-    select = element.get("select") or element.get(f"{{{BASE}}}select")
-    if not select:
-        raise _bad_filter("missing-attribute", "an xpath filter needs 'select'", "select")
-    if len(select) > _LONGEST or not _PATHS.fullmatch(select):
-        rule = "only absolute paths are taken, with predicates like [name='value'], joined by |"
-        raise RpcFailed(RpcError("invalid-value", f"xpath filter '{select[:200]}': {rule}"))
-    return in_module_names(select, element, names)
+def _bad(tag: str, message: str, *info: tuple[str, str]) -> RpcFailed:
+    return RpcFailed(
+        RpcError(tag, message, "protocol", info=(*info, *((("bad-element", "filter"),) if "attr" in tag else ())))
+    )
 
 
-def in_module_names(xpath: str, element: etree._Element, names: Names) -> str:
-    """XPath with the prefixes in scope at an element changed to module names; a module name may stand as it is."""
+@dataclass(slots=True)
+class _Superset:
+    """Paths of libyang that hold all that a filter can select or look at."""
 
-    def change(match: re.Match[str]) -> str:
-        if match[1]:
-            return match[1]
-        namespace = element.nsmap.get(match[2])
-        module = names.module_of(namespace) if namespace else match[2]
-        if not module or not names.is_module(module):
-            raise RpcFailed(RpcError("invalid-value", f"prefix '{match[2]}' of '{xpath}' names no module"))
-        return f"{module}:"
+    names: Names
+    paths: list[str] = field(default_factory=list)
+    exact: bool = True
 
-    return _TOKEN.sub(change, xpath)
+    def filter(self, query: Query, *, costly: bool) -> Filter:
+        if len(self.paths) > _MOST_PATHS:
+            self.paths, self.exact = [f"/{path.split('/')[1].split('[')[0]}" for path in self.paths], False
+        xpath = " | ".join(dict.fromkeys(self.paths)) or None
+        return Filter(xpath, self.exact, query, self.names, costly)
+
+    def _whole(self, *paths: str) -> None:
+        """What is below tells, not the path."""
+        self.paths += paths
+        self.exact = False
+
+    def add_subtrees(self, filters: Iterable[etree._Element]) -> None:
+        for namespace, siblings in selection.by_namespace(filters).items():
+            module = self.names.module(namespace)
+            if any(map(is_content_match, siblings)):
+                self._whole(*(f"/{owner}:{name}" for owner, name, _ in self.names.top.find(module, "*")))
+                continue
+            for one in siblings:
+                for owner, name, node in self.names.top.find(module, split_name(one)[1]):
+                    self._add_subtree(one, f"/{owner}:{name}", owner, node)
+
+    def _add_subtree(self, one: etree._Element, path: str, module: str, node: Node) -> None:
+        if one.attrib or (node.opaque and len(one)):
+            return self._whole(path)
+        found = [(child, list(node.find(self.names.module(of), name))) for child in one for of, name in [split_name(child)]]
+        keys = [name for child, places in found if is_content_match(child) for _, name, _ in places]
+        for child, places in found:
+            if is_content_match(child):
+                if child.attrib or not (len(places) == 1 and places[0][1] in node.keys):
+                    return self._whole(path)
+                text = canonical((child.text or "").strip(), child.nsmap, self.names.modules)
+                path += f"[{places[0][1]}={_literal(text)}]"
+        others = [(child, places) for child, places in found if not is_content_match(child)]
+        self.paths += [f"{path}/{key}" for key in keys] if others else [path]
+        for child, places in others:
+            for owner, name, below in places:
+                self._add_subtree(child, f"{path}/{_step(owner, name, module)}", owner, below)
+        return None
+
+    def add_roots(self, expression: Expression) -> None:
+        """Everything that an expression may look at."""
+        self.paths, roots = [], expression.roots
+        if roots is None:
+            return self._whole("/*")
+        for root in sorted(roots):
+            module, name = self._test(root, expression)
+            self._whole(*(f"/{owner}:{name}" for owner, _, _ in self.names.top.find(module, name)))
+        return None
+
+    def add_path(self, path: re.Match[str], expression: Expression) -> bool:
+        """Of one location path, unless that is too many."""
+        states = [("", "", self.names.top)]
+        if path[1] == "//":
+            states = list(_below(*states[0]))
+        for step in _STEP.finditer(path[2]):
+            module, name = self._test(step[1], expression)
+            states = [
+                (f"{above}/{_step(owner, found, over)}", owner, node)
+                for above, over, parent in states
+                for owner, found, node in parent.find(module, name)
+            ]
+            if len(states) > _MOST_PATHS:
+                return False
+            for child, value in _PREDICATE.findall(step[2]):
+                where = child.rpartition(":")[2]
+                if not all(node.event or (node.leaf if child == "." else where in node.keys) for _, _, node in states):
+                    self._whole(*(place for place, _, _ in states))
+                    return True
+                literal = value[0] + expression.canonical(value[1:-1]) + value[0]
+                states = [(f"{place}[{where}={literal}]", owner, node) for place, owner, node in states]
+        self.paths += [place for place, _, _ in states]
+        return True
+
+    def _test(self, test: str, expression: Expression) -> tuple[str, str]:
+        """Module and name; a name without a prefix is of any module."""
+        prefix, _, name = test.rpartition(":")
+        return self.names.module(expression.namespaces[prefix]) if prefix else "", name
 
 
-def _top(element: etree._Element, names: Names) -> list[str]:
-    namespace, name = split_name(element)
-    # No namespace matches any; the base namespace is what a filter inherits that forgot to declare one (6.2.1).
-    modules = names.modules_with(name) if namespace in ("", BASE) else (names.module_of(namespace),)
-    return [path for module in modules if module for path in _paths(f"/{module}:{name}", element, names)]
+def _below(path: str, module: str, node: Node) -> Iterator[tuple[str, str, Node]]:
+    yield path, module, node
+    for owner, name, child in node.find("", "*"):
+        yield from _below(f"{path}/{_step(owner, name, module)}", owner, child)
 
 
-def _paths(path: str, element: etree._Element, names: Names) -> list[str]:
-    if element.attrib:
-        return []
-    matches = [child for child in element if _is_content_match(child)]
-    others = [child for child in element if not _is_content_match(child)]
-    path += "".join(f"[{_step(child, element, names)}={_literal(_value(child, names))}]" for child in matches)
-    if not others:
-        return [path]
-    selected = [one for child in others for one in _paths(f"{path}/{_step(child, element, names)}", child, names)]
-    return [*(f"{path}/{_step(child, element, names)}" for child in matches), *selected]
-
-
-def _is_content_match(element: etree._Element) -> bool:
-    return len(element) == 0 and bool((element.text or "").strip())
-
-
-def _step(child: etree._Element, parent: etree._Element, names: Names) -> str:
-    (namespace, name), (above, _) = split_name(child), split_name(parent)
-    if namespace in ("", BASE) or namespace == above:
-        return name
-    return f"{names.module_of(namespace) or 'unknown'}:{name}"
-
-
-def _value(element: etree._Element, names: Names) -> str:
-    """The text of a content match; a prefix that is bound (an identity's) becomes the module name libyang compares."""
-    text = (element.text or "").strip()
-    prefix, colon, name = text.partition(":")
-    module = names.module_of(element.nsmap.get(prefix) or "") if colon else ""
-    return f"{module}:{name}" if module else text
+def _step(module: str, name: str, above: str) -> str:
+    return name if module == above else f"{module}:{name}"
 
 
 def _literal(text: str) -> str:
@@ -124,28 +255,20 @@ def _literal(text: str) -> str:
     return f"concat({parts})"
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """What a filter selects."""
+def _keep(data: bytes, numbers: Iterable[int], names: Names) -> bytes:
+    root = selection.parse(data)
+    elements = list(root.iterdescendants(etree.Element))
+    chosen = {elements[number] for number in numbers}
+    above = {one for element in chosen for one in element.iterancestors()}
 
-    xpath: str | None
+    def prune(parent: etree._Element, node: Node) -> None:
+        for child in list(parent):
+            namespace, name = split_name(child)
+            if child in above and child not in chosen:
+                found = node.find(names.module(namespace), name)
+                prune(child, next((one for _, _, one in found), Node()))
+            elif child not in chosen and name not in node.keys:
+                parent.remove(child)
 
-    @classmethod
-    def everything(cls) -> "Filter":
-        return cls("/*")
-
-    def narrow(self, data: bytes) -> bytes:
-        return data
-
-    def matches(self, event: bytes) -> bool:  # noqa: ARG002
-        return True
-
-
-def parse(element: etree._Element, names: Names) -> Filter:
-    return Filter(to_xpath(element, names))
-
-
-def parse_xpath(text: str, element: etree._Element, names: Names) -> Filter:
-    if len(text) > _LONGEST or not _PATHS.fullmatch(text):
-        raise RpcFailed(RpcError("invalid-value", f"xpath filter '{text[:200]}' is not understood"))
-    return Filter(in_module_names(text, element, names))
+    prune(root, names.top)
+    return b"".join(etree.tostring(child, encoding="UTF-8") for child in root)

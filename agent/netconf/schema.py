@@ -3,14 +3,15 @@
 A value of its time: it is read at the start, and anew when modules have changed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import libyang
-from libyang.schema import SNotif
+from libyang.schema import SNode, SNotif
 
 from qswitch.protocol.netconf import BASE_1_0, BASE_1_1
 
-from .filters import Names
+from .filters import Names, Node
 
 _CAPABILITY = "urn:ietf:params:netconf:capability:"
 # Offered by operations/; each is tested there.
@@ -25,8 +26,13 @@ CAPABILITIES = (
     f"{_CAPABILITY}startup:1.0",
     f"{_CAPABILITY}xpath:1.0",
     f"{_CAPABILITY}notification:1.0",
+    f"{_CAPABILITY}interleave:1.0",
     f"{_CAPABILITY}with-defaults:1.0?basic-mode=explicit&also-supported=report-all,report-all-tagged,trim",
 )
+
+_INNER = (SNode.CONTAINER, SNode.LIST, SNode.NOTIF)
+_LEAVES = (SNode.LEAF, SNode.LEAFLIST)
+_DATA = (*_INNER, *_LEAVES, SNode.ANYDATA, SNode.ANYXML)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,6 @@ class Module:
     features: tuple[str, ...]
     notifications: bool  # whether it defines any
     operations: tuple[str, ...]  # names of its RPCs
-    top: tuple[str, ...]  # names of its top-level data nodes and notifications
 
 
 class Schema:
@@ -50,11 +55,9 @@ class Schema:
         self.modules = tuple(_module(one) for one in context)
         self._by_name = {one.name: one for one in self.modules if one.implemented}
         self._by_namespace = {one.namespace: one.name for one in self.modules if one.implemented}
-        self._by_top: dict[str, tuple[str, ...]] = {}
-        for module in self._by_name.values():
-            for name in module.top:
-                self._by_top[name] = (*self._by_top.get(name, ()), module.name)
-        self.names = Names(self.module_of, lambda name: self._by_top.get(name, ()), self._by_name.__contains__)
+        top = [node for one in context if one.implemented() for node in one.children(types=_DATA)]
+        namespaces = {one.name: one.namespace for one in self._by_name.values()}
+        self.names = Names(self._by_namespace, namespaces, Node(_children(top)))
         self.content_id = content_id
         self.capabilities = self._capabilities(content_id)
 
@@ -103,8 +106,23 @@ def _module(module: libyang.Module) -> Module:
         features=tuple(feature.name() for feature in module.features() if feature.state()),
         notifications=bool(events) or any(map(_notifies, nodes)),
         operations=tuple(node.name() for node in nodes if isinstance(node, libyang.SRpc)),
-        top=tuple(node.name() for node in nodes if not isinstance(node, libyang.SRpc)),
     )
+
+
+def _children(nodes: Iterable[libyang.SNode], event: bool = False) -> dict[str, dict[str, Node]]:
+    found: dict[str, dict[str, Node]] = {}
+    for node in nodes:
+        found.setdefault(node.name(), {})[node.module().name()] = _node(node, event or isinstance(node, SNotif))
+    return found
+
+
+def _node(node: libyang.SNode, event: bool) -> Node:
+    """What filters need to know of a data node or notification."""
+    kind = node.nodetype()
+    if kind not in _INNER:
+        return Node(leaf=kind in _LEAVES, opaque=kind not in _LEAVES, event=event)
+    keys = frozenset(map(libyang.SNode.name, node.keys() if kind == SNode.LIST else ()))
+    return Node(_children(node.children(types=_DATA), event), keys, event=event)
 
 
 def _notifies(node: libyang.SNode) -> bool:
