@@ -49,9 +49,9 @@ class Dialer:
         while True:
             begun = asyncio.get_running_loop().time()
             connection = await self._connection(failures)
-            lasted = asyncio.get_running_loop().time() - begun
-            failures = 0 if lasted > _SETTLED_SECONDS or connection.reason == "closed" else failures + 1
+            failures = 0 if asyncio.get_running_loop().time() - begun > _SETTLED_SECONDS else failures + 1
             if self._client.period_seconds and connection.reason == "closed":
+                failures = 0
                 await asyncio.sleep(self._until_due(datetime.now(UTC)))
 
     async def _connection(self, failures: int) -> Connection:
