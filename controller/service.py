@@ -17,6 +17,7 @@ from typing import Protocol
 
 from .applications import Applications
 from .assignment import Registration
+from .checks import NodeCheck
 from .config import ControllerConfig
 from .consumption import Consumption
 from .control import Control
@@ -41,6 +42,8 @@ from .model import (
 )
 from .paths import Blocked, find_route
 from .reconcile import Reconciler
+from .southbound.calls import CallHome
+from .southbound.check import Check
 from .southbound.inventory import Inventory
 from .southbound.notifications import (
     ApplicationDisconnected,
@@ -57,6 +60,7 @@ from .views import Views, node_view
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+CHECKS_AT_ONCE = 8
 FRESH_SECONDS = 1.0  # what was read this lately is not read again for a question about one thing
 
 
@@ -66,6 +70,10 @@ class Network(Protocol):
     async def nodes(self) -> list[NodeView]: ...
 
     async def node(self, which: str) -> NodeView: ...
+
+    async def check(self, which: str) -> NodeCheck:
+        """Looks a node over, by a connection of its own where that can be. What is wrong is in the report, and no error."""
+        ...
 
     async def links(self) -> list[LinkView]: ...
 
@@ -123,9 +131,14 @@ class Service:
         self._started = time.monotonic()
         self._read_at: dict[str, float] = {}
         self._worker: asyncio.Task[None] | None = None
+        self._calls: CallHome | None = None
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def start(self, work: bool = True) -> None:
-        """Reads the store, begins to connect, returns at once. Without `work` only `evaluate` acts. Raises StoreFailed."""
+        """Reads the store, begins to connect and to be called, returns at once. Without `work` only `evaluate` acts.
+
+        Raises StoreFailed, and ControllerError when nodes cannot call where they should.
+        """
         await self._store.open()
         await self._intents.load()
         known = {name: one.qkdn_id for name, one in self._intents.known.items()}
@@ -134,6 +147,9 @@ class Service:
         self._links = Links(self._control)
         self._applications = Applications(self._control, self._links)
         self._reconciler = Reconciler(self._control)
+        if self._config.call_home is not None:
+            self._calls = CallHome(self._config.call_home, self._inventory.nodes, self._config.timeouts)
+            self._calls.start()
         self._inventory.start()
         if work:
             self._worker = asyncio.create_task(self._work(), name="workflows")
@@ -142,6 +158,8 @@ class Service:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+        if self._calls is not None:
+            await self._calls.stop()
         await self._inventory.stop()
         await self._store.close()
 
@@ -290,6 +308,12 @@ class Service:
         record = self._record(which)
         await self._freshen([record.name])
         return node_view(self._inventory.nodes[record.name].record)
+
+    async def check(self, which: str) -> NodeCheck:
+        node = self._inventory.nodes[self._record(which).name]
+        refusals = self._calls.refusals if self._calls else ()
+        async with self._checks:
+            return await Check(node, self._config.timeouts, self._lock, refusals).run()
 
     async def links(self) -> list[LinkView]:
         return self._views().links()

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ..checks import NodeCheck
 from ..model import AppView, Event, HealthView, LinkType, LinkView, NodeView, PathView, TopologyView
 from ..service import Network
 from .guard import Guard
@@ -96,6 +97,14 @@ def _node_routes(network: Network) -> APIRouter:
     @router.get("/{node}", summary="One node", responses=_says(NodeView))
     async def node(node: str) -> JSONResponse:
         return reply(await network.node(node))
+
+    @router.post("/{node}/check", summary="Look a node over", responses=_says(NodeCheck, "what was found"))
+    async def check(node: str) -> JSONResponse:
+        """Connects to the node the configured way and reports what was offered, agreed and allowed, and what is wrong.
+
+        Changes nothing there. A node that cannot be reached is a report like any other, with `well` false.
+        """
+        return reply(await network.check(node))
 
     return router
 

@@ -92,6 +92,11 @@ class ManagedNode:
             self._on_lost(NodeUnreachable(self.config.name, "it called again"))
             self.connection.abort()
 
+    def call_failed(self, error: ControllerError) -> None:
+        """The node called, was recognised, and no session came of it."""
+        if self.connection is None:
+            self._disconnected(str(error))
+
     async def _connect(self) -> None:
         self._lost = None
         self.connection = await (self._calls.get() if self.config.calls else connect(self.config, self._timeouts))
@@ -134,6 +139,12 @@ class ManagedNode:
                 raise self._lost
             await self.refresh()
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether notifications come."""
+        session = self._session
+        return session is not None and (self._ears is not None or ":interleave" in session.capabilities)
+
     def wake(self) -> None:
         """Have the node read soon."""
         self._wake.set()
@@ -141,7 +152,7 @@ class ManagedNode:
     async def refresh(self) -> NodeRecord:
         """Reads configuration and state now. Raises when the node cannot be read; what was read before stays."""
         async with self._reading:
-            session = self._ready_session()
+            session = self.ready_session()
             running, state = await asyncio.gather(session.get_config(FILTER), session.get(FILTER))
             configured, operational = parse_node(running), parse_node(state)
             if configured is None:
@@ -164,12 +175,13 @@ class ManagedNode:
 
     async def edit(self, edit: NodeEdit) -> None:
         """Sends one edit to running. Raises NodeUnreachable, NodeTimedOut, NodeRefused, BadReply."""
-        await self._ready_session().edit_config(build_config(edit))
+        await self.ready_session().edit_config(build_config(edit))
         if self.record.running is not None:
             self.record = replace(self.record, running=applied(self.record.running, edit))
         self.wake()
 
-    def _ready_session(self) -> NetconfSession:
+    def ready_session(self) -> NetconfSession:
+        """The session that is there. Raises why there is none."""
         if self._session is None or self._lost is not None:
             raise self._lost or NodeUnreachable(self.config.name, self.record.problem or "not connected")
         return self._session

@@ -28,6 +28,7 @@ from .wire import Channel, Connection
 
 log = logging.getLogger(__name__)
 
+HELLO = "NETCONF hello"
 BASE_10 = "urn:ietf:params:netconf:base:1.0"
 BASE_11 = "urn:ietf:params:netconf:base:1.1"
 NotificationHandler = Callable[[etree._Element], None]
@@ -184,7 +185,7 @@ class NetconfSession:
             async with asyncio.timeout(timeouts.connect):
                 await session._greet()
         except TimeoutError as error:
-            raise NodeTimedOut(node, "hello", timeouts.connect) from error
+            raise NodeTimedOut(node, HELLO, timeouts.connect) from error
         return session
 
     async def _greet(self) -> None:
@@ -204,10 +205,12 @@ class NetconfSession:
         listener = HelloHandler(hello, failed)
         self._transport.add_listener(listener)
         channel = await self._connection.carry(_Pump(self._node, self._transport, self._lost))
+        self._connection.attempt.begin(HELLO)
         # Our own hello is framed with the old marker whichever hello is first (RFC 6242 clause 4.1).
         greeting = HelloHandler.build(self._transport.client_capabilities, self._handler)
         channel.write(Framing().frame(greeting.encode()))
         await arrived
+        self._connection.attempt.end()
         self._transport.remove_listener(listener)
         if not any(one in self.capabilities for one in (BASE_10, BASE_11)):
             # RFC 6241 clause 8.1: a session without a version that both sides speak must not go on.
@@ -226,9 +229,9 @@ class NetconfSession:
         """ncclient's Capabilities of the node: `":candidate" in session.capabilities`."""
         return self._transport.server_capabilities
 
-    async def get(self, filter_xml: str) -> etree._Element:
-        """The `data` element of running configuration and state (RFC 6241 clause 7.7) below a subtree filter."""
-        return (await self._call(Get, filter=("subtree", filter_xml))).data_ele  # type: ignore[no-any-return]
+    async def get(self, *filters_xml: str) -> etree._Element:
+        """The `data` element of running configuration and state (RFC 6241 clause 7.7) below subtree filters."""
+        return (await self._call(Get, filter=list(filters_xml))).data_ele  # type: ignore[no-any-return]
 
     async def get_config(self, filter_xml: str, source: str = "running") -> etree._Element:
         """The `data` element of a configuration datastore below a subtree filter."""

@@ -71,7 +71,7 @@ async def _connect(sock: socket.socket, client: "_Client", timeouts: Timeouts) -
             client_keys=None,
             known_hosts=([], [], []),  # the client below decides
             # Of several host keys of a node, the one of a kind that is configured here.
-            server_host_key_algs="^" + ",".join(client.preferred()),
+            server_host_key_algs=client.preferred(),
             config=None,  # nothing of the user's own ssh configuration or agent
             agent_path=None,
             gss_host=None,
@@ -101,9 +101,10 @@ class _Client(asyncssh.SSHClient):
     def name(self) -> str:
         return self.node.name if self.node else "?"
 
-    def preferred(self) -> list[str]:
-        """Host key algorithms of the configured keys."""
-        return list(dict.fromkeys(one.decode() for key in self._keys for one in key.sig_algorithms))
+    def preferred(self) -> str:
+        """Host key algorithms: first those of the configured keys."""
+        names = dict.fromkeys(one.decode() for key in self._keys for one in key.sig_algorithms)
+        return f"^{','.join(names)}" if names else "default"
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self._connection = conn
@@ -174,6 +175,8 @@ class _Client(asyncssh.SSHClient):
 
     def _other_host_key(self) -> ControllerError:
         facts = self.facts()
+        if self.node is None:
+            return NodeUnreachable("?", f"its host key {facts.host_key_type} {facts.host_key} is that of no node that calls")
         return NodeUnreachable(
             self.name,
             "its host key is not the configured one: "

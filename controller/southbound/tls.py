@@ -57,12 +57,30 @@ async def greet(
         raise NodeTimedOut(name, HANDSHAKE, timeouts.connect) from error
     except OSError as error:
         raise NodeUnreachable(name, *_words(error)) from error
+    except ValueError as error:
+        raise NodeUnreachable(name, f"its certificate cannot be read: {error}", _OTHER_NODE) from error
     finally:
         if not connection.node:
             connection.abort()
             sock.close()
     attempt.end()
     return connection
+
+
+async def look(where: Endpoint, timeouts: Timeouts) -> TlsFacts | None:
+    """The certificate that is shown at an address, whoever's it is: to be shown to people, and for nothing else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = TlsConnection("", where, Attempt())
+    try:
+        async with asyncio.timeout(timeouts.connect):
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: connection, where.host, where.port, ssl=context, server_hostname=where.host)
+        return connection.facts()
+    except (OSError, TimeoutError, ValueError):
+        return None
+    finally:
+        connection.abort()
 
 
 def _context(node: NodeConfig) -> ssl.SSLContext:
@@ -72,6 +90,7 @@ def _context(node: NodeConfig) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # OpenSSL knows no URIs: `certificates.py` tells whose it is
     context.verify_mode = ssl.CERT_REQUIRED if access.ca else ssl.CERT_NONE
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what stands in `ca` is trusted as it stands
     try:
         context.load_cert_chain(access.certificate, access.private_key)
         if access.ca is not None:

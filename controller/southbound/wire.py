@@ -33,11 +33,15 @@ class Receiver(Protocol):
 
 
 class Attempt:
-    """How far an attempt to connect got: the steps behind it with their seconds, the one under way, the facts so far."""
+    """How far an attempt to connect got: the steps behind it with their seconds, the one under way, the facts so far.
+
+    It `began` and `ended`, as far as it is by now, in seconds since 1970.
+    """
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, float]] = []
         self.step = ""
+        self.began = self.ended = time.time()
         self.ssh: SshFacts | None = None
         self.tls: TlsFacts | None = None
         self._since = 0.0
@@ -50,7 +54,7 @@ class Attempt:
         """The step under way is done, and no other has begun."""
         if self.step:
             self.steps.append((self.step, time.monotonic() - self._since))
-        self.step = ""
+        self.step, self.ended = "", time.time()
 
 
 class Connection(ABC):

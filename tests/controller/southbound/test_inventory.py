@@ -4,46 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from inventory_story import Story
 from netconf_front import NODE, Front
 from network_facts import link, physical
 
 from qswitch.controller.config import NodeConfig, Timeouts
 from qswitch.controller.errors import NodeUnreachable
-from qswitch.controller.model import NodeId, NodeRecord
+from qswitch.controller.model import NodeId
 from qswitch.controller.plan import NodeEdit, link_entries
 from qswitch.controller.southbound.inventory import AGENT_DOWN, Inventory
 from qswitch.controller.southbound.nodedata import NODE as NAMESPACE
-from qswitch.controller.southbound.notifications import Happening, Notification
+from qswitch.controller.southbound.notifications import Happening
 
 ALARM = (
     f'<alarm xmlns="{NAMESPACE}"><link><qkdl_id>{link(1)}</qkdl_id><message>no light</message>'
     '<severity xmlns:t="urn:etsi:qkd:yang:etsi-qkd-node-types">t:MAJOR</severity></link></alarm>'
 )
-
-
-class Story:
-    """What the inventory says, as it comes."""
-
-    def __init__(self) -> None:
-        self.said: asyncio.Queue[str] = asyncio.Queue()
-        self.heard: list[Notification] = []
-
-    def node_connected(self, name: str) -> None:
-        self.said.put_nowait(f"{name} connected")
-
-    def node_lost(self, name: str, problem: str) -> None:
-        self.said.put_nowait(f"{name} lost: {problem}")
-
-    def node_read(self, name: str, before: NodeRecord, after: NodeRecord) -> None:
-        assert name == before.name == after.name
-
-    def notified(self, name: str, notification: Notification) -> None:
-        self.heard.append(notification)
-        self.said.put_nowait(f"{name} notified")
-
-    async def next(self) -> str:
-        async with asyncio.timeout(15):
-            return await self.said.get()
 
 
 @pytest.fixture
