@@ -39,7 +39,7 @@ def choose(wanted: Engine) -> Engine:
     """The engine to run. Raises ConfigurationError when netopeer2 is demanded and not installed."""
     installed = netopeer2.find() is not None
     if wanted is Engine.NETOPEER2 and not installed:
-        raise ConfigurationError("--engine netopeer2", f"'{PROGRAM}' is not on PATH; install it or use --engine builtin")
+        raise ConfigurationError("engine netopeer2", f"'{PROGRAM}' is not on PATH; install it or use --engine builtin")
     if wanted is Engine.AUTO:
         return Engine.NETOPEER2 if installed else Engine.BUILTIN
     return wanted
