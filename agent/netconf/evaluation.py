@@ -1,23 +1,26 @@
 """Evaluates what a client may make arbitrarily expensive, outside of this process: nothing in a thread can be stopped.
 
 A few processes, started when first needed, each fork a child per query; limits of CPU time, memory and wall clock end the
-child (see selection.py), and the process when even that fails. They get no environment and no descriptor of ours,
-and end when this process does.
+child (see selection.py), and the process when even that fails. They get no environment and no descriptor of ours, and end
+when this process does.
 """
 
 import json
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from queue import Empty, LifoQueue
+from typing import cast
 
 from qswitch.protocol.netconf import RpcError, RpcFailed
 
 from . import selection
 
-_NOTHING: dict[str, str] = {}
+_MOST = 4
+_WAIT_SECONDS = 2  # for one of those to be free: who waits holds a thread of the server
 _COMMAND = (sys.executable, "-I", "-B", str(Path(selection.__file__).resolve()))
+_NOTHING: dict[str, str] = {}
 
 
 class _Evaluator:
@@ -28,20 +31,15 @@ class _Evaluator:
         self._ours.settimeout(selection.SECONDS + 2)
         self._answers = self._ours.makefile("rb")
         with theirs:
+            pipe, nowhere = theirs.fileno(), subprocess.DEVNULL
             self._process = subprocess.Popen(
-                _COMMAND,
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.DEVNULL,
-                env=_NOTHING,
-                cwd="/",
-                start_new_session=True,
+                _COMMAND, stdin=pipe, stdout=pipe, stderr=nowhere, env=_NOTHING, cwd="/", start_new_session=True
             )
 
-    def ask(self, query: bytes) -> object:
-        """The answer. Raises OSError or ValueError when there is none."""
+    def ask(self, query: bytes) -> selection.Answer:
+        """Raises OSError or ValueError when there is no answer."""
         self._ours.sendall(query)
-        return json.loads(self._answers.readline())
+        return cast(selection.Answer, json.loads(self._answers.readline()))
 
     def kill(self) -> None:
         self._process.kill()
@@ -51,40 +49,32 @@ class _Evaluator:
 
 
 class Evaluators:
-    """At most so many processes at once."""
+    """So many processes at once, and no more."""
 
-    def __init__(self, most: int = 4) -> None:
-        self._slots = threading.BoundedSemaphore(most)
-        self._idle: list[_Evaluator] = []
+    def __init__(self) -> None:
+        self._free: LifoQueue[_Evaluator | None] = LifoQueue()
+        for _ in range(_MOST):
+            self._free.put(None)
 
     def select(self, query: selection.Query, data: bytes) -> list[int]:
         """As `selection.select`, within limits. Raises RpcFailed."""
-        if not self._slots.acquire(timeout=selection.SECONDS):
-            raise _failed(*selection.EXHAUSTED)
-        try:
-            found = self._ask(json.dumps([*query, data.decode()]).encode() + b"\n")
-        finally:
-            self._slots.release()
-        match found:
-            case [str(tag), str(message)]:
-                raise _failed(tag, message)
-            case list(numbers):
-                return numbers
-        raise _failed(*selection.EXHAUSTED)
+        numbers, tag, message = self._ask(json.dumps([*query, data.decode()]).encode() + b"\n")
+        if tag:
+            raise RpcFailed(RpcError(tag, message, "protocol"))
+        return numbers
 
-    def _ask(self, query: bytes) -> object:
+    def _ask(self, query: bytes) -> selection.Answer:
         try:
-            evaluator = self._idle.pop()
-        except IndexError:
-            evaluator = _Evaluator()
+            evaluator = self._free.get(timeout=_WAIT_SECONDS)
+        except Empty:
+            return selection.EXHAUSTED
         try:
-            answer = evaluator.ask(query)
+            evaluator = evaluator or _Evaluator()
+            return evaluator.ask(query)
         except (OSError, ValueError):
-            evaluator.kill()
-            raise _failed(*selection.EXHAUSTED) from None
-        self._idle.append(evaluator)
-        return answer
-
-
-def _failed(tag: str, message: str) -> RpcFailed:
-    return RpcFailed(RpcError(tag, message, "protocol"))
+            if evaluator is not None:
+                evaluator.kill()
+            evaluator = None
+            return selection.EXHAUSTED
+        finally:
+            self._free.put(evaluator)

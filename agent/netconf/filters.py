@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from lxml import etree
 
@@ -83,11 +84,14 @@ class Filter:
     def everything(cls) -> "Filter":
         return cls("/*")
 
-    def narrow(self, data: bytes) -> bytes:
-        """Of top-level nodes as XML, what is selected, with its ancestors and their list keys. Blocks; raises RpcFailed."""
+    def narrow(self, data: bytes, depth: int = 0) -> bytes:
+        """Of top-level nodes as XML, what is selected, with its ancestors and their list keys. Blocks; raises RpcFailed.
+
+        `depth`: levels of what is selected (RFC 8526 clause 3.1.1), 0 for all; of no account where the filter is exact.
+        """
         if self.exact or self._names is None or not data:
             return data
-        return _keep(data, self._select(data), self._names)
+        return _keep(data, self._select(data), self._names, depth or inf)
 
     def matches(self, event: bytes) -> bool:
         """Whether anything is selected in a notification (RFC 5277 clause 2.1.1). Blocks; never raises."""
@@ -185,10 +189,11 @@ class _Superset:
         keys = [name for child, places in found if is_content_match(child) for _, name, _ in places]
         for child, places in found:
             if is_content_match(child):
-                if child.attrib or not (len(places) == 1 and places[0][1] in node.keys):
-                    return self._whole(path)
                 text = canonical((child.text or "").strip(), child.nsmap, self.names.modules)
-                path += f"[{places[0][1]}={_literal(text)}]"
+                quote = '"' if "'" in text else "'"
+                if child.attrib or quote in text or len(places) != 1 or places[0][1] not in node.keys:
+                    return self._whole(path)
+                path += f"[{places[0][1]}={quote}{text}{quote}]"
         others = [(child, places) for child, places in found if not is_content_match(child)]
         self.paths += [f"{path}/{key}" for key in keys] if others else [path]
         for child, places in others:
@@ -246,29 +251,23 @@ def _step(module: str, name: str, above: str) -> str:
     return name if module == above else f"{module}:{name}"
 
 
-def _literal(text: str) -> str:
-    if "'" not in text:
-        return f"'{text}'"
-    if '"' not in text:
-        return f'"{text}"'
-    parts = ', "\'", '.join(f"'{part}'" for part in text.split("'"))
-    return f"concat({parts})"
-
-
-def _keep(data: bytes, numbers: Iterable[int], names: Names) -> bytes:
+def _keep(data: bytes, numbers: Iterable[int], names: Names, depth: float) -> bytes:
+    """Of what is selected `depth` levels, with its ancestors and the keys of list entries."""
     root = selection.parse(data)
     elements = list(root.iterdescendants(etree.Element))
     chosen = {elements[number] for number in numbers}
     above = {one for element in chosen for one in element.iterancestors()}
 
-    def prune(parent: etree._Element, node: Node) -> None:
+    def prune(parent: etree._Element, node: Node, levels: float) -> None:
         for child in list(parent):
             namespace, name = split_name(child)
-            if child in above and child not in chosen:
+            below = depth - 1 if child in chosen else levels - 1
+            if levels < 1 and child not in chosen and child not in above:
+                if name not in node.keys:
+                    parent.remove(child)
+            elif below < inf:
                 found = node.find(names.module(namespace), name)
-                prune(child, next((one for _, _, one in found), Node()))
-            elif child not in chosen and name not in node.keys:
-                parent.remove(child)
+                prune(child, next((one for _, _, one in found), Node()), below)
 
-    prune(root, names.top)
+    prune(root, names.top, 0)
     return b"".join(etree.tostring(child, encoding="UTF-8") for child in root)

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, cast
 
 from lxml import etree
 
+Answer = tuple[list[int], str, str]  # numbers; error-tag and message, if it failed
 CPU_SECONDS, SECONDS, MEMORY = 3, 10, 512 * 1024 * 1024
-EXHAUSTED = ("resource-denied", "the filter takes more time or memory than is given to one")
+EXHAUSTED: Answer = ([], "resource-denied", "the filter takes more time or memory than is given to one")
 
 # A document may have one element at its top, data have many: XPath's root node is above them all (RFC 6241 clause 8.9.1).
 _SPLIT = """<xsl:stylesheet version="1.0" xmlns:xsl="http://www.w3.org/1999/XSL/Transform">
@@ -156,16 +157,14 @@ def _evaluate(document: etree._ElementTree, text: str, namespaces: Mapping[str, 
 # The process -----------------------------------------------------------------------------------------------------------
 
 
-def _answer(line: bytes) -> object:
-    """The numbers, or error-tag and message."""
-    text, namespaces, modules, data = json.loads(line)
+def _answer(query: Query, data: bytes) -> Answer:
     try:
-        return select(Query(text, namespaces, modules), data.encode())
+        return select(query, data), "", ""
     except MemoryError:
         return EXHAUSTED
     except etree.XPathError as error:
         limit = "limit" in str(error) or "emory" in str(error)
-        return EXHAUSTED if limit else ("invalid-value", f"the expression cannot be evaluated: {error}")
+        return EXHAUSTED if limit else ([], "invalid-value", f"the filter cannot be evaluated: {error}")
 
 
 def _serve(line: bytes) -> None:
@@ -175,10 +174,10 @@ def _serve(line: bytes) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    answer = json.dumps(_answer(line)).encode()
+    *query, data = json.loads(line)
+    answer = _answer(Query(*query), data.encode())
     signal.setitimer(signal.ITIMER_REAL, 0)
-    with os.fdopen(1, "wb") as output:
-        output.write(answer + b"\n")
+    print(json.dumps(answer), flush=True)
 
 
 def main() -> None:
@@ -190,7 +189,7 @@ def main() -> None:
                 os._exit(1)
             os._exit(0)
         if os.wait()[1]:
-            os.write(1, json.dumps(EXHAUSTED).encode() + b"\n")
+            print(json.dumps(EXHAUSTED), flush=True)
 
 
 if __name__ == "__main__":
