@@ -9,7 +9,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import libyang
@@ -150,9 +150,10 @@ class UserSession:
             return b""
         with self._errors():
             self.session.switch_datastore(datastore)
-            with _data(self.session, selected.xpath, how) as data:
+            depth = how.depth if selected.exact else 0
+            with _data(self.session, selected.xpath, replace(how, depth=depth)) as data:
                 text = _printed(data, WITH_DEFAULTS[how.with_defaults])
-        return selected.narrow(text)
+        return selected.narrow(text, how.depth)
 
     def edit(self, datastore: str, config: bytes, default_operation: str, *, test: bool, change: bool) -> None:
         """One edit-config, all or nothing: YANG validation if `test`, the change itself if `change`."""
