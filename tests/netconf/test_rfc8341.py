@@ -14,7 +14,7 @@ Access = Callable[[str], None]
 
 VALUES = f'<values xmlns="{CONFORMANCE}"><number>20</number><word>word</word><text>text</text></values>'
 GET = f'<get-config><source><running/></source><filter><values xmlns="{CONFORMANCE}"/></filter></get-config>'
-GET_SCHEMA = '<get-schema xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring"><identifier>conformance</identifier></get-schema>'
+GET_SCHEMA = f'<get-schema xmlns="{netconf.MONITORING}"><identifier>conformance</identifier></get-schema>'
 ECHO = f'<echo xmlns="{CONFORMANCE}"><text>x</text></echo>'
 READS = rule("permit", "read")
 
@@ -246,7 +246,7 @@ async def test_the_recovery_session(front: Front, access: Access) -> None:
         async with front.connect("root") as root:
             assert not (await written(root, "<text>mine</text>")).errors
             assert leafs(await root.rpc(GET)) == {"text": "mine"}
-    except asyncssh.PermissionDenied:
+    except asyncssh.Error:
         assert front.engine == "builtin"
 
 
