@@ -10,7 +10,7 @@ import pytest
 from lxml import etree
 from netconf_front import NACM, Client, Front
 from rfc import case, rfc, untestable
-from wire import APPENDIX_A, PREFIXES, C, c, edit, get_config, holds, lock, refused
+from wire import APPENDIX_A, C, c, edit, get_config, holds, lock, refused
 
 RULES = "<low>1</low><high>9</high><needed>x</needed><road>r</road><pair>p</pair>"
 SET = "<test-option>set</test-option>"
