@@ -6,7 +6,9 @@ stored events alike, since the subscriptions belong to the user's session.
 """
 
 import asyncio
+import contextlib
 import logging
+import math
 import re
 import threading
 import time
@@ -35,18 +37,21 @@ _NAMESPACE = "urn:ietf:params:xml:ns:netmod:notification"
 _REPLAY_COMPLETE = f'<replayComplete xmlns="{_NAMESPACE}"/>'.encode()
 _NOTIFICATION_COMPLETE = f'<notificationComplete xmlns="{_NAMESPACE}"/>'.encode()
 
-# A sender takes the time of an event, then stores it: after this long it has.
-_STORED_SECONDS = 0.05
+# A sender takes the time of an event, then stores and sends it: after this long it has.
+_SENT_SECONDS = 0.05
 # Of events that wait for a client which takes the replay slowly.
 _MOST_WAITING_BYTES = 16 * 1024 * 1024
 _NANO = 1_000_000_000
-_STOP_TIME = 7  # SR_EV_NOTIF_STOP_TIME, which the binding does not know
+_LONGEST_WAIT_SECONDS = 3600.0  # the clock may be set meanwhile
 # Where a filter starts, if every one of its paths starts with a module.
 _PATH_STARTS = re.compile(r"(?:^|\|)\s*/([\w.-]+):")
 
 _SIGNATURE = (
     "void(sr_session_ctx_t *, uint32_t, const sr_ev_notif_type_t, const struct lyd_node *, struct timespec *, void *)"
 )
+
+
+Period = tuple[int | None, int | None]  # start and stop, nanoseconds since 1970
 
 
 class Event(NamedTuple):
@@ -59,15 +64,14 @@ class Event(NamedTuple):
 class Subscription:
     """What one create-subscription asked for, until its stop time or the end of the session."""
 
-    def __init__(
-        self, server: "Server", session: "Session", user: UserSession, wanted: Filter | None, period: tuple[int | None, ...]
-    ) -> None:
-        """Subscribes; blocks. `period`: start and stop. Raises RpcFailed; nothing is left then.
+    def __init__(self, server: "Server", session: "Session", wanted: Filter | None, period: Period) -> None:
+        """Subscribes; blocks. Raises RpcFailed; nothing is left then.
 
-        Live events come first, so that no event falls between those and the stored ones; what is both is sent once.
+        Live events come first, so that no event falls between those and the stored ones; what is both is sent once. No stop
+        time is told to sysrepo: where it ends a subscription by itself while somebody sends, both wait 10 s for each other.
         """
         self._server, self._session, self._wanted = server, session, wanted
-        start, stop = period
+        start, self._stop = period
         self._events: deque[Event] = deque()  # live, put down by sysrepo's thread
         self._put = self._taken = 0  # octets: each has one thread that writes it
         self._stored: list[Event] = []
@@ -76,17 +80,18 @@ class Subscription:
         self._sources: list[_Source] = []
         self._replay = start is not None
         self._since = self._until = time.time_ns()
+        # Of its own: the session of the operations is not always its user's while they look at rules.
+        self._user = user = server.datastore.open(session.user, session.id)
+        self._mutex = threading.Lock()
         modules = _modules(user, wanted)
-        self._running = self._unfinished = len(modules)
+        self._unfinished = len(modules)
         try:
-            if stop is None or stop > self._since:
-                self._sources.append(_Source(user, modules, self._happened, (None, stop)))
-            else:
-                self._running = 0
+            if self._stop is None or self._stop > self._since:
+                self._sources.append(_Source(user, modules, self._happened))
             if start is not None:
-                self._until = min(stop or time.time_ns(), time.time_ns())
-                time.sleep(_STORED_SECONDS)
-                self._sources.append(_Source(user, modules, self._was_stored, (start, self._until)))
+                self._until = min(self._stop or time.time_ns(), time.time_ns())
+                time.sleep(_SENT_SECONDS)
+                self._sources.append(_Source(user, modules, self._was_stored, start))
         except sysrepo.SysrepoError as error:
             failed = errors.from_sysrepo(error, user.session, user.schema.namespace_of)
             self.stop()
@@ -100,15 +105,18 @@ class Subscription:
         """Ends it; once this returns, nothing is delivered any more. Blocks."""
         if self._task is not None:
             self._server.on_loop(self._task.cancel)
-        for source in self._sources:
-            source.stop()
+        self._release()
+
+    def _release(self) -> None:
+        with self._mutex:
+            for source in self._sources:
+                source.stop()
+            self._user.stop()
 
     # On threads of sysrepo
 
     def _happened(self, kind: int, event: Event) -> None:
-        if kind == _STOP_TIME:
-            self._running -= 1
-        elif event.text:
+        if kind == lib.SR_EV_NOTIF_REALTIME:
             self._events.append(event)
             self._put += len(event.text)
             if self._put - self._taken > _MOST_WAITING_BYTES:
@@ -128,20 +136,28 @@ class Subscription:
     async def _run(self) -> None:
         try:
             seen = await self._send_stored() if self._replay else set()
-            while self._running or self._events:
-                await self._send([event for event in await self._live() if event not in seen])
-            await self._server.call(self._stop_sources)
+            while (left := self._seconds_left()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), min(left, _LONGEST_WAIT_SECONDS))
+                self._wake.clear()
+                await self._send([event for event in self._take() if event not in seen])
+            await self._server.call(self._release)
+            await self._send([event for event in self._take() if event not in seen])
             self._tell(_NOTIFICATION_COMPLETE)
             self._session.unsubscribed()
         except Exception:
             log.exception("subscription failed session=%d", self._session.id)
             self._session.end("other", "its subscription failed")
 
+    def _seconds_left(self) -> float:
+        """Until the last event has come that is older than the stop time."""
+        return math.inf if self._stop is None else (self._stop - time.time_ns()) / _NANO + _SENT_SECONDS
+
     async def _send_stored(self) -> set[Event]:
         """Sends the log up to `until`, in order of time; those of its events that may come live, too."""
         await self._replayed.wait()
         await self._server.call(self._sources[-1].stop)
-        stored, self._stored = self._stored, []
+        stored, self._stored = [event for event in self._stored if event.time < self._until], []
         seen = {event for event in stored if event.time >= self._since}
         # Some modules store nothing: what they told while the log was read has its place in it.
         early = [event for event in self._take() if event not in seen]
@@ -151,17 +167,10 @@ class Subscription:
         await self._send([event for event in early if event.time >= self._until])
         return seen
 
-    async def _live(self) -> list[Event]:
-        """What has happened; waits for it, or the end of the subscription."""
-        while self._running and not self._events:
-            self._wake.clear()
-            await self._wake.wait()
-        return self._take()
-
     def _take(self) -> list[Event]:
         events = [self._events.popleft() for _ in range(len(self._events))]
         self._taken += sum(len(event.text) for event in events)
-        return events
+        return [event for event in events if self._stop is None or event.time < self._stop]
 
     async def _send(self, events: list[Event], at_its_pace: bool = False) -> None:
         if self._wanted is not None and events:
@@ -174,10 +183,6 @@ class Subscription:
     def _tell(self, text: bytes) -> None:
         self._session.notify(rfc3339(time.time_ns()), text)
 
-    def _stop_sources(self) -> None:
-        for source in self._sources:
-            source.stop()
-
 
 class _Source:
     """Subscriptions to several modules; sysrepo calls for all of them on one thread."""
@@ -187,18 +192,17 @@ class _Source:
         user: UserSession,
         modules: Sequence[str],
         take: Callable[[int, Event], None],
-        period: tuple[int | None, int | None],
+        start: int | None = None,
     ) -> None:
-        """Subscribes. Raises sysrepo.SysrepoError; nothing is left then."""
+        """Subscribes; from a start on, also to what is stored. Raises sysrepo.SysrepoError; nothing is left then."""
         self._take = take
         self._mutex = threading.Lock()
         # Held here: sysrepo calls it until the subscriptions end.
         self._callback = ffi.callback(_SIGNATURE, self._called, onerror=_failed)
         self._context = ffi.new("sr_subscription_ctx_t **")
-        start, stop = map(_timespec, period)
-        session, options = user.session.cdata, (self._callback, ffi.NULL, 0, self._context)
+        since, session, rest = _timespec(start), user.session.cdata, (self._callback, ffi.NULL, 0, self._context)
         for module in modules:
-            code = lib.sr_notif_subscribe_tree(session, module.encode(), ffi.NULL, start, stop, *options)
+            code = lib.sr_notif_subscribe_tree(session, module.encode(), ffi.NULL, since, ffi.NULL, *rest)
             if code != lib.SR_ERR_OK:
                 self.stop()
                 raise sysrepo.SysrepoError.new(f"cannot subscribe to {module}", code)

@@ -9,7 +9,7 @@ from qswitch.protocol.netconf import RpcFailed
 from ..errors import refused
 from ..filters import parse
 from ..streams import STREAM
-from ..subscriptions import Subscription
+from ..subscriptions import Period, Subscription
 from .call import OK, Call, parameter, text
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
@@ -23,13 +23,12 @@ def create_subscription(call: Call) -> bytes:
         raise refused("invalid-value", f"there is no stream '{stream}'", ("bad-element", "stream"))
     element = parameter(call, "filter")
     wanted = None if element is None else parse(element, call.user.names)
-    session.subscription = Subscription(call.server, session, call.user, wanted, _period(call))
+    session.subscription = Subscription(call.server, session, wanted, _period(call))
     call.then = session.subscription.start
     return OK
 
 
-def _period(call: Call) -> tuple[int | None, int | None]:
-    """Start and stop as nanoseconds since 1970."""
+def _period(call: Call) -> Period:
     start, stop = _time(call, "startTime"), _time(call, "stopTime")
     if start is None and stop is not None:
         raise refused("missing-element", "a stopTime needs a startTime", ("bad-element", "startTime"))
