@@ -22,6 +22,8 @@ from .server import Limits
 MODULES = ("ietf-netconf-server", "ietf-keystore", "ietf-truststore")
 _DATA = "/ietf-netconf-server:netconf-server | /ietf-keystore:keystore | /ietf-truststore:truststore"
 _DEFAULT_PORTS = {"ssh": 830, "tls": 6513}
+_KEEP_ALIVES = ("idle-time", "probe-interval", "max-probes")
+_ALGORITHMS = ("host-key", "key-exchange", "encryption", "mac")
 
 Data = Mapping[str, Any]
 
@@ -32,7 +34,7 @@ class Ssh:
 
     host_keys: tuple[asyncssh.SSHKey, ...]
     users: Mapping[str, frozenset[bytes]]
-    algorithms: Mapping[str, tuple[str, ...]]  # of `transport-params`, by their list's name; empty: the server's own choice
+    algorithms: Mapping[str, tuple[str, ...]]  # of `transport-params`, by container; empty: the server's own choice
     problems: tuple[str, ...] = ()
 
 
@@ -143,18 +145,14 @@ def _endpoint(data: Data, stores: "_Stores") -> Endpoint:
     server, client = inside.get("tcp-server-parameters", {}), inside.get("tcp-client-parameters", {})
     binds = ((one["local-address"], one.get("local-port", _DEFAULT_PORTS[transport])) for one in _list(server, "local-bind"))
     remote = [(client["remote-address"], client["remote-port"])] if client else []
-    keep_alives = server.get("keepalives") or client.get("keepalives")
+    probing = server.get("keepalives") or client.get("keepalives")
     return Endpoint(
         name=data["name"],
         transport=transport,
         addresses=(*binds, *remote),
-        keep_alives=_keep_alives(keep_alives) if keep_alives else KeepAlives(),
+        keep_alives=KeepAlives(*(probing[leaf] for leaf in _KEEP_ALIVES)) if probing else KeepAlives(),
         access=_ssh(inside, stores) if transport == "ssh" else _tls(inside, stores),
     )
-
-
-def _keep_alives(data: Data) -> KeepAlives:
-    return KeepAlives(data["idle-time"], data["probe-interval"], data["max-probes"])
 
 
 def _client(data: Data, stores: "_Stores") -> Client:
@@ -181,24 +179,18 @@ def _time(text: str) -> datetime:
 
 
 def _ssh(data: Data, stores: "_Stores") -> Ssh:
-    parameters, problems = data["ssh-server-parameters"], []
-    keys = []
+    parameters = data.get("ssh-server-parameters", {})
+    transport = parameters.get("transport-params", {})
+    keys, problems = [], []
     for one in _list(parameters, "server-identity", "host-key"):
         try:
             keys.append(_private_key(stores.key_pair(one.get("public-key", {}))))
         except ValueError as error:
             problems.append(f"host key '{one['name']}': {error}")
-    transport = parameters.get("transport-params", {})
-    lists = {
-        "host-key": "host-key-alg",
-        "key-exchange": "key-exchange-alg",
-        "encryption": "encryption-alg",
-        "mac": "mac-alg",
-    }
     return Ssh(
         host_keys=tuple(keys),
         users={one["name"]: stores.public_keys(one) for one in _list(parameters, "client-authentication", "users", "user")},
-        algorithms={name: tuple(_list(transport, container, name)) for container, name in lists.items()},
+        algorithms={name: tuple(_list(transport, name, f"{name}-alg")) for name in _ALGORITHMS},
         problems=tuple(problems),
     )
 
@@ -221,19 +213,22 @@ def _private_key(data: Data) -> asyncssh.SSHKey:
 
 
 def _tls(data: Data, stores: "_Stores") -> Tls:
-    parameters, problems = data["tls-server-parameters"], list[str]()
+    parameters, problems = data.get("tls-server-parameters", {}), list[str]()
     clients, hello = parameters.get("client-authentication", {}), parameters.get("hello-params", {})
     versions = hello.get("tls-versions", {})
     identity = None
     try:
-        identity = _identity(stores.certified(parameters["server-identity"].get("certificate", {})))
+        identity = _identity(stores.certified(parameters.get("server-identity", {}).get("certificate", {})))
     except ValueError as error:
         problems.append(f"server identity: {error}")
+    ca_certs, ee_certs = (stores.certificates(clients.get(name, {}), problems) for name in ("ca-certs", "ee-certs"))
+    if not ca_certs and not ee_certs:
+        problems.append("no client can come: there is no certificate to trust it by")
     mappings = _list(data, "netconf-server-parameters", "client-identity-mappings", "cert-to-name")
     return Tls(
         identity=identity,
-        ca_certs=stores.certificates(clients.get("ca-certs", {}), problems),
-        ee_certs=stores.certificates(clients.get("ee-certs", {}), problems),
+        ca_certs=ca_certs,
+        ee_certs=ee_certs,
         mappings=tuple(_mapping(one) for one in sorted(mappings, key=lambda one: int(one["id"]))),
         versions=(_identity_name(versions.get("min", "")), _identity_name(versions.get("max", ""))),
         cipher_suites=tuple(_list(hello, "cipher-suites", "cipher-suite")),
@@ -278,15 +273,13 @@ class _Stores:
     """Keystore and truststore by name, for what an endpoint has by reference and not in place."""
 
     def __init__(self, data: Data) -> None:
-        self._keys = {one["name"]: one for one in _list(data, "keystore", "asymmetric-keys", "asymmetric-key")}
-        bags = data.get("truststore", {})
-        self._key_bags = {one["name"]: one for one in _list(bags, "public-key-bags", "public-key-bag")}
-        self._certificate_bags = {one["name"]: one for one in _list(bags, "certificate-bags", "certificate-bag")}
+        self._keys = _named(data, "keystore", "asymmetric-keys", "asymmetric-key")
+        self._key_bags = _named(data, "truststore", "public-key-bags", "public-key-bag")
+        self._certificate_bags = _named(data, "truststore", "certificate-bags", "certificate-bag")
 
     def key_pair(self, data: Data) -> Data:
         """Of `inline-or-keystore`."""
-        found: Data = data.get("inline-definition") or self._keys.get(data.get("central-keystore-reference"), {})
-        return found
+        return _inside(data, self._keys, "central-keystore-reference")
 
     def certified(self, data: Data) -> Data:
         """Of `inline-or-keystore` where a certificate belongs to the key: with `cert-data`."""
@@ -294,27 +287,33 @@ class _Stores:
         if reference is None:
             return self.key_pair(data)
         key = self._keys.get(reference.get("asymmetric-key"), {})
-        named = (one for one in _list(key, "certificates", "certificate") if one["name"] == reference.get("certificate"))
-        return {**key, **next(named, {})}
+        return {**key, **_named(key, "certificates", "certificate").get(reference.get("certificate"), {})}
 
     def public_keys(self, user: Data) -> frozenset[bytes]:
         """Of a user, in SSH wire form."""
-        keys = user.get("public-keys", {})
-        inside = keys.get("inline-definition") or self._key_bags.get(keys.get("central-truststore-reference"), {})
-        return frozenset(
-            _binary(one["public-key"]) for one in _list(inside, "public-key")
-        )  # ietf-ssh-server has no other format
+        inside = _inside(user.get("public-keys", {}), self._key_bags, "central-truststore-reference")
+        return frozenset(_binary(one["public-key"]) for one in _list(inside, "public-key"))
 
     def certificates(self, data: Data, problems: list[str]) -> frozenset[bytes]:
         """Of `inline-or-truststore`, in DER; what is wrong with others is added to the problems."""
-        inside = data.get("inline-definition") or self._certificate_bags.get(data.get("central-truststore-reference"), {})
         found = set()
-        for one in _list(inside, "certificate"):
+        for one in _list(_inside(data, self._certificate_bags, "central-truststore-reference"), "certificate"):
             try:
                 found |= {certificate.public_bytes(Encoding.DER) for certificate in _certificates(one["cert-data"])}
             except ValueError as error:
                 problems.append(f"trusted certificate '{one['name']}': {error}")
         return frozenset(found)
+
+
+def _inside(data: Data, central: Mapping[str | None, Data], reference: str) -> Data:
+    """What stands in place, or else in a central store under the name that does."""
+    found: Data = data.get("inline-definition") or central.get(data.get(reference), {})
+    return found
+
+
+def _named(data: Data, *path: str) -> dict[str | None, Data]:
+    """A list by its keys."""
+    return {one["name"]: one for one in _list(data, *path)}
 
 
 def _list(data: Data, *path: str) -> Iterator[Any]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import asyncssh
 
@@ -39,6 +39,9 @@ class Connection:
 
 class Access(Protocol):
     """What a transport does with the connections of one endpoint."""
+
+    def update(self, parameters: Any) -> None:
+        """Serves by these from now on; comes before all else. Raises ConfigurationError when nobody can be served."""
 
     async def serve(self, connection: Connection) -> None:
         """Returns when the connection is over. Raises OSError or asyncssh.Error."""

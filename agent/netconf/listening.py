@@ -10,13 +10,12 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import sysrepo
 from sysrepo.session import SysrepoSession
 
 from ..errors import ConfigurationError
 from . import config
 from .callhome import Dialer
-from .connections import Connections
+from .connections import Access, Connections
 from .server import Server
 from .ssh import SshAccess
 from .tls import TlsAccess
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 _BACKLOG = 512
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.125, 60.0
 
-Access = SshAccess | TlsAccess
 Key = tuple[str, str, str]  # client of call-home or "", endpoint, transport
 
 
@@ -90,8 +88,8 @@ class Listening:
             try:
                 for problem in self._apply(await self._server.call(config.read, session)):
                     log.error("configuration is not usable problem=%s", problem)
-            except sysrepo.SysrepoError as error:
-                log.error("configuration is not readable problem=%s", error)
+            except Exception:  # the server goes on with what it had
+                log.exception("configuration is not taken up")
             if not self._changed.is_set():
                 self._settled.set()
 
@@ -116,24 +114,18 @@ class Listening:
     ) -> Access | None:
         """The access of an endpoint, brought to its parameters; one that had none before and cannot have one is left out."""
         key = client, endpoint.name, endpoint.transport
-        parameters, access = endpoint.access, before.get(key)
-        for problem in parameters.problems:
+        for problem in endpoint.access.problems:
             log.error("part of an endpoint is not usable endpoint=%s problem=%s", endpoint.name, problem)
+        kind = SshAccess if endpoint.transport == "ssh" else TlsAccess
+        access: Access = before.get(key) or kind(self._server, endpoint.name)
         try:
-            if isinstance(parameters, config.Ssh):
-                if isinstance(access, SshAccess):
-                    self._accesses[key] = access
-                    access.update(parameters)
-                else:
-                    self._accesses[key] = SshAccess(self._server, endpoint.name, parameters)
-            elif isinstance(access, TlsAccess):
-                self._accesses[key] = access
-                access.update(parameters)
-            else:
-                self._accesses[key] = TlsAccess(self._server, endpoint.name, parameters)
+            access.update(endpoint.access)
         except ConfigurationError as error:
             problems.append(error)
-        return self._accesses.get(key)
+            if key not in before:
+                return None
+        self._accesses[key] = access
+        return access
 
     def _listen(self, wanted: dict[tuple[str, int], tuple[Access, config.KeepAlives]]) -> None:
         for address in self._ports.keys() - wanted.keys():

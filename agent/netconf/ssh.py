@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _READ = 65536
 _CLOSE_SECONDS = 5.0
 # Lists of ietf-ssh-common -> what asyncssh calls them. Left to itself, it would also take what SHA-1 signs.
-_ALGORITHMS = {"key-exchange-alg": "kex_algs", "encryption-alg": "encryption_algs", "mac-alg": "mac_algs"}
+_ALGORITHMS = {"key-exchange": "kex_algs", "encryption": "encryption_algs", "mac": "mac_algs"}
 _DEFAULTS = {"kex_algs": "-*sha1", "mac_algs": "-*sha1*", "signature_algs": "-ssh-rsa"}
 _NO_DATA = (asyncssh.BreakReceived, asyncssh.SignalReceived, asyncssh.TerminalSizeChanged)
 
@@ -26,13 +26,11 @@ _NO_DATA = (asyncssh.BreakReceived, asyncssh.SignalReceived, asyncssh.TerminalSi
 class SshAccess:
     """What one endpoint offers over SSH, and to whom."""
 
-    def __init__(self, server: Server, endpoint: str, parameters: Ssh) -> None:
-        """Raises ConfigurationError when nobody can be served with these parameters."""
+    def __init__(self, server: Server, endpoint: str) -> None:
         self.server = server
         self.endpoint = endpoint
         self.logins: set[Login] = set()
         self._keys: tuple[asyncssh.SSHKey, ...] = ()
-        self.update(parameters)
 
     def update(self, parameters: Ssh) -> None:
         """Serves new connections by these parameters, and ends those of users and keys that they do not admit.
@@ -75,7 +73,7 @@ def _options(
 ) -> asyncssh.SSHServerConnectionOptions:
     """Raises ValueError for an algorithm that there is not, and when no host key fits."""
     chosen = {_ALGORITHMS[name]: names for name, names in algorithms.items() if name in _ALGORITHMS and names}
-    kinds = {"ssh-rsa" if name.startswith("rsa-sha2-") else name for name in algorithms.get("host-key-alg", ())}
+    kinds = {"ssh-rsa" if name.startswith("rsa-sha2-") else name for name in algorithms.get("host-key", ())}
     return asyncssh.SSHServerConnectionOptions(
         **{**_DEFAULTS, **chosen},
         server_host_keys=[key for key in keys if not kinds or key.get_algorithm() in kinds],

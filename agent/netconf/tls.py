@@ -29,13 +29,11 @@ _DIGESTS = {2: "sha1", 3: "sha224", 4: "sha256", 5: "sha384", 6: "sha512"}
 class TlsAccess:
     """What one endpoint offers over TLS, and to whom."""
 
-    def __init__(self, server: Server, endpoint: str, parameters: Tls) -> None:
-        """Raises ConfigurationError when nobody can be served with these parameters."""
+    def __init__(self, server: Server, endpoint: str) -> None:
         self._server = server
         self._endpoint = endpoint
         self._open: dict[TlsStream, tuple[bytes, ...]] = {}  # with the chain that let it in
         self._identity: Identity | None = None
-        self.update(parameters)
 
     def update(self, parameters: Tls) -> None:
         """Serves new connections by these parameters, and ends the sessions of those whom they do not admit.
@@ -177,7 +175,7 @@ def _alternatives(certificate: x509.Certificate, *kinds: type[x509.GeneralName])
     """The first subjectAltName of these kinds, as RFC 7407 writes it."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return None
     return next((_text(one) for one in names if isinstance(one, kinds)), None)
 

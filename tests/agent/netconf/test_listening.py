@@ -219,7 +219,7 @@ async def test_a_silent_client_loses_its_session(front: Front, port: int) -> Non
         await asyncio.to_thread(front.side, "apply", idle.format(">1</idle-timeout>"))
         assert await ended(client)
         await asyncio.to_thread(front.side, "apply", idle.format(' nc:operation="remove">1</idle-timeout>'))
-        assert b"netconf-config-change" in await listener.receive()  # who subscribes may be silent
+        assert b"<notification" in await listener.receive()  # who subscribes may be silent
 
 
 async def test_who_never_greets_has_no_session(operator: Client, port: int) -> None:
