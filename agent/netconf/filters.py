@@ -1,8 +1,8 @@
 """NETCONF filters (RFC 6241 clauses 6 and 8.9) that look only at data which access control has let through.
 
 Sysrepo applies NACM to what an XPath selects, not to what its predicates look at. So it is asked for a superset, `xpath`,
-whose predicates are on list keys alone (who may not read a key sees nothing of its entry) or on the selected leaf itself.
-Most filters are no more than that. For the others, the filter is evaluated on the XML that sysrepo printed.
+whose predicates are on list keys alone (which are in all that it shows of an entry) or on the selected leaf itself. Most
+filters are no more than that. For the others, the filter is evaluated on the XML that sysrepo printed.
 """
 
 import logging
