@@ -3,12 +3,13 @@
 A test, or a fixture it uses, takes `engine`; what only one of them does is marked `engine(NAME, reason=…)`.
 """
 
-import shutil
+import functools
 
 import pytest
 
 from qswitch.agent.config import Engine
-from qswitch.agent.netconf.engine import PROGRAM
+from qswitch.agent.errors import ConfigurationError
+from qswitch.agent.netconf.engine import choose
 
 ENGINES = (Engine.BUILTIN, Engine.NETOPEER2)
 
@@ -26,8 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
     named = config.getoption("--engines")
     if unknown := sorted(set(named.split(",")) - set(ENGINES)) if named else []:
         raise pytest.UsageError(f"--engines: no engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
-    if named and Engine.NETOPEER2 in named.split(",") and not _installed(Engine.NETOPEER2):
-        raise pytest.UsageError(f"--engines: {PROGRAM} is not on PATH")
+    if named and Engine.NETOPEER2 in named.split(","):
+        try:
+            choose(Engine.NETOPEER2)
+        except ConfigurationError as error:
+            raise pytest.UsageError(f"--engines: {error}") from error
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,5 +47,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("engine", [str(one) for one in engines if mark is None or one == mark.args[0]], scope="session")
 
 
+@functools.cache
 def _installed(engine: Engine) -> bool:
-    return engine is Engine.BUILTIN or shutil.which(PROGRAM) is not None
+    """Here, and fit to run with the sysrepo that is here."""
+    return engine in (Engine.BUILTIN, choose(Engine.AUTO))

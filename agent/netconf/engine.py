@@ -22,8 +22,6 @@ from ..repository import environment
 from . import netopeer2
 from .netopeer2 import PROGRAM
 
-__all__ = ["PROGRAM", "Engine", "Netopeer2", "choose"]
-
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0
@@ -36,13 +34,17 @@ _LIBC = ctypes.CDLL(None)
 
 
 def choose(wanted: Engine) -> Engine:
-    """The engine to run. Raises ConfigurationError when netopeer2 is demanded and not installed."""
-    installed = netopeer2.find() is not None
-    if wanted is Engine.NETOPEER2 and not installed:
-        raise ConfigurationError("engine netopeer2", f"'{PROGRAM}' is not on PATH; install it or use --engine builtin")
-    if wanted is Engine.AUTO:
-        return Engine.NETOPEER2 if installed else Engine.BUILTIN
-    return wanted
+    """The engine to run. Raises ConfigurationError when netopeer2 is demanded and not installed, or does not fit."""
+    if wanted is Engine.BUILTIN or (wanted is Engine.AUTO and netopeer2.find() is None):
+        return Engine.BUILTIN
+    try:
+        log.info("netopeer2 version=%s", netopeer2.check(netopeer2.program()))
+    except ConfigurationError as error:
+        if wanted is Engine.NETOPEER2:
+            raise
+        log.warning("netopeer2 is left out: %s", error)
+        return Engine.BUILTIN
+    return Engine.NETOPEER2
 
 
 class Netopeer2:
@@ -82,10 +84,7 @@ class Netopeer2:
 
     def _prepare(self) -> Path:
         """Everything that must be so before it starts. Blocking."""
-        program = netopeer2.find()
-        if program is None:
-            raise ConfigurationError(PROGRAM, "is no longer on PATH")
-        log.info("netopeer2 version=%s program=%s", netopeer2.check(program), program)
+        program = netopeer2.program()
         self._folder.mkdir(mode=0o700, exist_ok=True)
         netopeer2.end_left(self._pid_file, self._front.repository)
         netopeer2.install(program, self._front)

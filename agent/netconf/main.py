@@ -12,11 +12,12 @@ from pathlib import Path
 
 import click
 
-from ..config import FrontConfig, load_front
+from ..config import Engine, FrontConfig, load_front
 from ..errors import ConfigurationError, NodeError
 from ..repository import MARKER, enter
 from . import engine, versions
-from .engine import Engine, Netopeer2
+from .engine import Netopeer2
+from .netopeer2 import PROGRAM
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(versions.report(engine.PROGRAM))
+        click.echo(versions.report(PROGRAM))
         context.exit()
 
 

@@ -48,6 +48,13 @@ def find() -> Path | None:
     return Path(found) if found else None
 
 
+def program() -> Path:
+    """The same. Raises ConfigurationError when there is none."""
+    if (found := find()) is None:
+        raise ConfigurationError("engine netopeer2", f"'{PROGRAM}' is not on PATH; install it or use --engine builtin")
+    return found
+
+
 def check(program: Path) -> str:
     """The version of netopeer2. Raises ConfigurationError when it cannot run with the sysrepo that is here."""
     versions.check_libraries(program)

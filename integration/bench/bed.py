@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qswitch.agent import repository
 from qswitch.agent.config import AgentConfig, load
-from qswitch.agent.netconf.engine import Engine
+from qswitch.agent.config import Engine
 from qswitch.controller.config import NodeConfig
 from qswitch.controller.model import Endpoint
 from qswitch.yang import NAMESPACES, NODE, TYPES

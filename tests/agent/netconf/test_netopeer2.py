@@ -222,6 +222,18 @@ def test_it_is_preferred_where_it_is_installed(node: Node) -> None:
         assert len(node.netopeer2.calls()) == 1
 
 
+def test_one_that_does_not_fit_is_left_out_where_nobody_asked_for_it(node: Node) -> None:
+    node.netopeer2.server.write_text("#!/bin/sh\necho it is broken >&2\n")
+    path = f"{node.netopeer2.server.parent}:{os.environ['PATH']}"
+    for wanted, words in ("auto", "is left out"), ("netopeer2", "Error: "):
+        command = [sys.executable, "-c", f"from qswitch.agent.netconf.engine import *; choose(Engine('{wanted}'))"]
+        done = subprocess.run(
+            command, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=15, check=False
+        )
+        assert done.returncode == (wanted == "netopeer2")
+        assert words in done.stderr and f"{node.netopeer2.server}: cannot run here: it is broken" in done.stderr
+
+
 def test_options_of_the_file_and_the_command_line_reach_it(node: Node) -> None:
     node.write('[netconf]\nengine = "builtin"\n[netconf.netopeer2]\ntimeout_seconds = 90\n')
     with node.running("--verbose"):
