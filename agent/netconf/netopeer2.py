@@ -118,11 +118,13 @@ def _installed(repository: RepositoryConfig) -> dict[str, Module]:
 
 
 def _files(modules: Sequence[Module], roots: Sequence[Path]) -> dict[str, str]:
+    """The file of each module: of its revision, or the next newer one there is."""
     folders = [*(folder for root in roots for folder in (root, root / "netopeer2", root / "libnetconf2")), *yang.SEARCH]
     found, absent = {}, []
     for one in modules:
         name = f"{one.name}@{one.revision}.yang"
-        if (file := next((folder / name for folder in folders if (folder / name).exists()), None)) is None:
+        fitting = (file for folder in folders for file in folder.glob(f"{one.name}@*.yang") if file.name >= name)
+        if (file := min(fitting, key=lambda file: file.name, default=None)) is None:
             absent.append(name)
         else:
             found[one.name] = str(file)

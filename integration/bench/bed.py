@@ -11,8 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from qswitch.agent import repository
-from qswitch.agent.config import AgentConfig, load
-from qswitch.agent.config import Engine
+from qswitch.agent.config import AgentConfig, Engine, load
 from qswitch.controller.config import NodeConfig
 from qswitch.controller.model import Endpoint
 from qswitch.yang import NAMESPACES, NODE, TYPES

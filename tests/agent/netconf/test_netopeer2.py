@@ -156,6 +156,14 @@ def test_a_newer_module_is_left_alone(node: Node) -> None:
         assert node.modules()["standin"].revision == "2026-06-01"
 
 
+def test_a_newer_file_will_do(node: Node) -> None:
+    """netopeer2's list may be older than the libnetconf2 whose modules it names."""
+    node.netopeer2.need("standin-more", "2026-06-01")
+    node.netopeer2.enlist("standin-more@2026-01-01")
+    with node.running():
+        assert node.modules()["standin-more"].revision == "2026-06-01"
+
+
 def test_missing_modules_are_named_with_the_folders(node: Node) -> None:
     node.netopeer2.need("standin-gone").unlink()
     words = node.refused()
