@@ -12,25 +12,20 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import asyncssh
-
 from qswitch import yang
 
-from . import access
+from . import access, first_start
 from .config import AgentConfig, RepositoryConfig
 from .errors import ConfigurationError, DatastoreFailed
 
 log = logging.getLogger(__name__)
 
 MARKER = "qswitch.json"
-HOST_KEY = "genkey"
-ENDPOINT = "default-ssh"
 _SHARED_MEMORY = Path("/dev/shm")
 _TOOL_SECONDS = 60.0
 
@@ -89,8 +84,7 @@ def _set_up(config: AgentConfig) -> None:
     log.info("setting up repository path=%s", config.repository.path)
     config.repository.path.mkdir(mode=0o755, exist_ok=True)
     _install(config)
-    _switch_on(config)
-    text = json.dumps(access.rules(config.netconf.users) | _keystore(_host_key(config.netconf.host_key)) | _server(config))
+    text = json.dumps(access.rules(config.netconf.users) | first_start.server(config))
     for datastore in ("startup", "running"):
         tool(config.repository, ["sysrepocfg", "-E", "-d", datastore, "-f", "json"], text)
     _mark(config)
@@ -99,33 +93,27 @@ def _set_up(config: AgentConfig) -> None:
 def _install(config: AgentConfig) -> None:
     """All modules in one call, which takes a tenth of the time that one call for each would."""
     node = config.repository.path.with_name(f".{config.repository.path.name}.json")
-    node.write_text(json.dumps(_node(config)), encoding="utf-8")
-    arguments = ["sysrepoctl", "-s", _search_path()]
-    for module in (*yang.SERVER, *yang.QKD):
-        arguments += ["-i", str(module.file), *_features(module.features)]
-        if module.name == yang.NODE:
-            arguments += ["-I", str(node)]  # its mandatory leaf must be there from the first moment
-    tool(config.repository, arguments)
+    node.write_text(json.dumps(first_start.node(config)), encoding="utf-8")
+    _add(config, {yang.NODE: node})  # its mandatory leaf must be there from the first moment
     node.unlink()
 
 
 def _upgrade(config: AgentConfig, old: dict[str, str], new: dict[str, str]) -> None:
     """Brings modules that changed with this version of the software into the repository; their data stay."""
     log.info("upgrading modules path=%s", config.repository.path)
-    added: list[str] = []
     for module in (*yang.SERVER, *yang.QKD):
-        if module.name not in old:  # or it is there unknown to us, which sysrepo does not mind
-            added += ["-i", str(module.file), *_features(module.features)]
-        elif old[module.name] != new[module.name] and _is_ours(module):
+        if _is_ours(module) and module.name in old and old[module.name] != new[module.name]:
             tool(config.repository, ["sysrepoctl", "-s", _search_path(), "-U", str(module.file)])
-    if added:
-        tool(config.repository, ["sysrepoctl", "-s", _search_path(), *added])
-    _switch_on(config)
+    _add(config, {})
 
 
-def _switch_on(config: AgentConfig) -> None:
-    """Features of a module that sysrepo brings itself, and the log of events; what is on stays on."""
-    tool(config.repository, ["sysrepoctl", "-c", "ietf-netconf", *_features(yang.NETCONF_FEATURES)])
+def _add(config: AgentConfig, initial: Mapping[str, Path]) -> None:
+    """Installs what is not there yet, modules and features, and has events stored."""
+    arguments = ["sysrepoctl", "-s", _search_path()]
+    for module in (yang.Module("ietf-netconf", yang.NETCONF_FEATURES), *yang.SERVER, *yang.QKD):
+        arguments += ["-i", str(module.file), *_features(module.features)]
+        arguments += ["-I", str(initial[module.name])] if module.name in initial else []
+    tool(config.repository, arguments)
     for name in yang.REPLAY:
         tool(config.repository, ["sysrepoctl", "-c", name, "-r", "on"])
 
@@ -161,82 +149,6 @@ def _mark(config: AgentConfig) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.rename(marker)
-
-
-# Initial data --------------------------------------------------------------------------------------------------------
-
-
-def _node(config: AgentConfig) -> Data:
-    """The node before it knows its devices: those are the datastore's business at every start."""
-    capabilities = {"key_relay_mode_enable": config.relay_mode}
-    return {
-        f"{yang.NODE}:qkd_node": {
-            "qkdn_id": config.node,
-            "qkdn_version": version("quantum-switch"),
-            "qkdn_location_id": config.location,
-            "qkdn_capabilities": capabilities,
-        }
-    }
-
-
-def _host_key(file: Path) -> asyncssh.SSHKey:
-    """The node's SSH host key; made, for its owner's eyes only, when the file does not exist."""
-    if not file.exists():
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
-            new.write(key.export_private_key("openssh"))
-        file.with_name(f"{file.name}.pub").write_bytes(key.export_public_key("openssh"))
-        return key
-    try:
-        return asyncssh.read_private_key(file)
-    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-        raise ConfigurationError(str(file), f"is no usable private key: {error}") from error
-
-
-def _keystore(key: asyncssh.SSHKey) -> Data:
-    """The host key in the OpenSSH format: one that netopeer2 takes for every kind of key."""
-    entry = {
-        "name": HOST_KEY,
-        "public-key-format": "ietf-crypto-types:ssh-public-key-format",
-        "public-key": _body(key.export_public_key("openssh").split()[1]),
-        "private-key-format": "libnetconf2-netconf-server:openssh-private-key-format",
-        "cleartext-private-key": _body(b"".join(key.export_private_key("openssh").splitlines()[1:-1])),
-    }
-    return {"ietf-keystore:keystore": {"asymmetric-keys": {"asymmetric-key": [entry]}}}
-
-
-def _body(text: bytes) -> str:
-    return text.decode("ascii")
-
-
-def _server(config: AgentConfig) -> Data:
-    listen = config.netconf.listen
-    parameters = {
-        "server-identity": {"host-key": [{"name": "default", "public-key": {"central-keystore-reference": HOST_KEY}}]},
-        "client-authentication": {
-            "users": {"user": [_user(config, one.name, one.public_key) for one in config.netconf.users]}
-        },
-    }
-    ssh = {
-        "tcp-server-parameters": {"local-bind": [{"local-address": listen.address, "local-port": listen.port}]},
-        "ssh-server-parameters": parameters,
-    }
-    endpoints = {"endpoint": [{"name": ENDPOINT, "ssh": ssh}]}
-    return {"ietf-netconf-server:netconf-server": {"listen": {"endpoints": endpoints}}}
-
-
-def _user(config: AgentConfig, name: str, public_key: str) -> Data:
-    try:
-        key = asyncssh.import_public_key(public_key)
-    except asyncssh.KeyImportError as error:
-        raise ConfigurationError(str(config.file), f"[netconf.users] public_key of '{name}': {error}") from error
-    entry = {
-        "name": "first-start",
-        "public-key-format": "ietf-crypto-types:ssh-public-key-format",
-        "public-key": _body(key.export_public_key("openssh").split()[1]),
-    }
-    return {"name": name, "public-keys": {"inline-definition": {"public-key": [entry]}}}
 
 
 # The place -----------------------------------------------------------------------------------------------------------

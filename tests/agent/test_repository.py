@@ -133,3 +133,27 @@ def test_changed_module_is_upgraded_in_place(prepared: AgentConfig, export: Expo
     edit = {f"{yang.NODE}:qkd_node": {"qkd_applications": {"qkd_app": [{"app_id": prepared.node}]}}}
     edit[f"{yang.NODE}:qkd_node"]["qkd_applications"]["qkd_app"][0][f"{yang.EXTENSIONS}:admission_reason"] = "x"
     export("-E", "-d", "running", "-f", "json", text=json.dumps(edit))
+
+
+def test_repository_of_an_earlier_version_gets_what_is_new(prepared: AgentConfig) -> None:
+    """A module for the server, a feature, and the log of events."""
+    marker = prepared.repository.path / repository.MARKER
+    found = json.loads(marker.read_text())
+    found["modules"] = {name: text for name, text in found["modules"].items() if name in (yang.NODE, yang.TYPES)}
+    marker.write_text(json.dumps(found))
+    environment = os.environ | repository.environment(prepared.repository)
+
+    def ctl(*arguments: str) -> str:
+        command = ["sysrepoctl", *arguments]
+        return subprocess.run(
+            command, env=environment, check=True, cwd=yang.FOLDER, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    ctl("-u", "nc-notifications")
+    ctl("-c", "ietf-netconf", "-d", "xpath")
+    ctl("-c", yang.NODE, "-r", "off")
+    repository.prepare(prepared)
+    rows = {row.split()[0]: row.split("|") for row in ctl("-l").splitlines() if "|" in row}
+    assert "nc-notifications" in rows
+    assert set(yang.NETCONF_FEATURES) <= set(rows["ietf-netconf"][-1].split())
+    assert rows[yang.NODE][2].strip() == "IR"
