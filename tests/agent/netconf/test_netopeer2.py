@@ -4,6 +4,7 @@ netopeer2 itself is rarely there, so a program stands in for it (netopeer2_stand
 The last test is for the real one, and says for the whole run whether it took part.
 """
 
+import asyncio
 import os
 import shutil
 import signal
@@ -20,9 +21,11 @@ from netconf_front import Front
 from netopeer2_standin import Installation, until
 
 from qswitch.agent import repository
-from qswitch.agent.config import AgentConfig, RepositoryConfig
+from qswitch.agent.config import AgentConfig, RepositoryConfig, load_front
 from qswitch.agent.errors import ConfigurationError
 from qswitch.agent.netconf import engine, netopeer2, versions
+from qswitch.integration import layout
+from qswitch.integration.emulation import Emulation
 
 # The list that netopeer2 2.8 comes with, of modules that other packages bring.
 LISTED = """
@@ -82,6 +85,13 @@ class Node:
         text = self.log.read_text()
         assert "Traceback" not in text
         return text.splitlines()[-1]
+
+    def needs_listed(self) -> None:
+        """The program demands what the real one would, of what is here."""
+        for name, *features in map(str.split, LISTED.strip().splitlines()):
+            self.netopeer2.enlist(name, tuple(features))
+            self.netopeer2.needs[name.partition("@")[0]] = [one for one in features if one != "local-user-auth-none"]
+        self.netopeer2.need("standin")
 
     def ended(self) -> None:
         """Nothing that was started is left."""
@@ -197,15 +207,33 @@ def test_what_sysrepo_refuses_is_said(node: Node) -> None:
 def test_a_repository_as_the_agent_prepares_it_fits_the_list(prepared: AgentConfig, tmp_path: Path) -> None:
     node = Node(tmp_path / "there", prepared.repository)
     node.write()
-    for name, *features in map(str.split, LISTED.strip().splitlines()):
-        node.netopeer2.enlist(name, tuple(features))
-        node.netopeer2.needs[name.partition("@")[0]] = [one for one in features if one != "local-user-auth-none"]
-    node.netopeer2.need("standin")
+    node.needs_listed()
     with node.running():
         assert node.netopeer2.calls(), "it found all that it needs"
         server = repository.tool(prepared.repository, ["sysrepocfg", "-X", "-d", "startup", "-m", "ietf-netconf-server"])
         assert "local-port" in server, "what it is configured with is the node's own"
     node.ended()
+
+
+def test_an_agent_at_work_goes_on(tmp_path: Path) -> None:
+    """Modules come and features change under its connection and its subscriptions."""
+    (tmp_path / "one.toml").write_text('name = "one"\nnodes = ["A"]\nspans = []\n')
+    network = Emulation.create(layout.load(str(tmp_path / "one.toml")), tmp_path / "one", "netopeer2")
+    asyncio.run(network.start_process("A", "agent"))
+    try:
+        node = Node(tmp_path / "there", load_front(network.home("A") / "agent.toml").repository)
+        node.write()
+        node.needs_listed()
+        with node.running():
+            edit = '{"etsi-qkd-sdn-node:qkd_node": {"qkdn_location_id": "elsewhere"}}'
+            repository.tool(node.repository, ["sysrepocfg", "-E", "-d", "running", "-f", "json"], edit)
+            until(lambda: "configuration changed" in (network.home("A") / "agent.log").read_text(), "the agent's word")
+            place = ["sysrepocfg", "-X", "-d", "operational", "-x", "/etsi-qkd-sdn-node:qkd_node"]
+            assert "elsewhere" in repository.tool(node.repository, place)
+            assert network.running().keys() == {"a/agent"}
+        node.ended()
+    finally:
+        assert asyncio.run(network.down()) == []
 
 
 # Start and stop --------------------------------------------------------------------------------------------------------
@@ -291,8 +319,9 @@ async def test_one_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(engine, "STOP_SECONDS", 0.2)
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf'); signal.pause()"
     child = await engine.Child.start([sys.executable, "-c", f"import sys; sys.stdout = sys.stderr; {deaf}"], {})
-    while "deaf" not in child.last_words:
-        await engine.asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while "deaf" not in child.last_words:
+            await asyncio.sleep(0.01)
     await child.end()
     assert child.code == -signal.SIGKILL
 
