@@ -12,7 +12,7 @@ from typing import Any
 
 from lxml import etree
 from ncclient.devices.default import DefaultDeviceHandler
-from ncclient.operations.edit import DiscardChanges, EditConfig, Validate
+from ncclient.operations.edit import DiscardChanges, EditConfig
 from ncclient.operations.lock import Lock, Unlock
 from ncclient.operations.retrieve import Get, GetConfig
 from ncclient.operations.rpc import RPC, RaiseMode
@@ -242,9 +242,6 @@ class NetconfSession:
         option = "rollback-on-error" if ":rollback-on-error" in self.capabilities else None
         test = "test-only" if test_only else None
         await self._call(EditConfig, config=config, target=target, test_option=test, error_option=option)
-
-    async def validate(self, source: str = "candidate") -> None:
-        await self._call(Validate, source=source)
 
     async def discard_changes(self) -> None:
         await self._call(DiscardChanges)

@@ -147,6 +147,7 @@ class TlsConnection(Connection, asyncio.Protocol):
         self._wire: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._ended: tuple[str, str] | None = None
+        self._heard = False
 
     async def carry(self, receiver: Receiver) -> Channel:
         if self._wire is None or self._ended is not None or self._receiver is not None:
@@ -175,14 +176,21 @@ class TlsConnection(Connection, asyncio.Protocol):
         transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         if self._receiver is not None:
             self._receiver.received(data)
 
     def eof_received(self) -> None:
-        self._end("the node closed the session", "")
+        self._end(*self._closed())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(*(_words(exc) if isinstance(exc, OSError) else ("the node closed the connection", "")))
+        self._end(*(_words(exc) if isinstance(exc, OSError) else self._closed()))
+
+    def _closed(self) -> tuple[str, str]:
+        """Many servers say no more than this to a client whose certificate they do not like."""
+        if self._heard:
+            return "the node closed the session", ""
+        return "it closed the connection after the handshake, without a word of NETCONF", f"most likely, {_REFUSED}"
 
     def _end(self, problem: str, advice: str) -> None:
         if self._ended is None:

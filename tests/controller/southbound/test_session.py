@@ -24,10 +24,10 @@ from qswitch.controller.plan import (
     same_application,
     same_link,
 )
+from qswitch.controller.southbound.dialing import connect
 from qswitch.controller.southbound.editing import build_config
 from qswitch.controller.southbound.nodedata import FILTER, NODE as NAMESPACE, parse_node
 from qswitch.controller.southbound.notifications import LinkChanged, parse_notification
-from qswitch.controller.southbound.dialing import connect
 from qswitch.controller.southbound.session import NetconfSession
 
 TIMEOUTS = Timeouts(connect=5, rpc=5, poll=5)
