@@ -5,8 +5,10 @@ controller: who it is, where it listens, which devices it has, and static fallba
 Paths are relative to the file.
 """
 
+import re
 import tomllib
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -46,8 +48,27 @@ class NetconfUser:
     """A user that exists from the first start on; `role` is `controller`, `operator` or `monitor`."""
 
     name: str
-    public_key: str  # OpenSSH one-line form
+    public_key: str  # OpenSSH one-line form; "": none
     role: str
+    fingerprint: str = ""  # of a TLS client's certificate: SHA-256 in hexadecimal digits; "": none
+
+
+@dataclass(frozen=True, slots=True)
+class NetconfTls:
+    """NETCONF over TLS; `names` is the map-type (RFC 7407) of certificates that are no user's fingerprint, if any."""
+
+    files: TlsFiles
+    listen: Endpoint | None = None
+    names: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallHome:
+    """A client that the node dials (RFC 8071); `transport` is ssh or tls."""
+
+    name: str
+    remote: Endpoint
+    transport: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +78,8 @@ class NetconfConfig:
     listen: Endpoint
     host_key: Path  # private key, OpenSSH or PEM; created when absent
     users: tuple[NetconfUser, ...] = ()
+    tls: NetconfTls | None = None
+    call_home: tuple[CallHome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +182,15 @@ class _Table:
     def tls(self) -> TlsFiles:
         return TlsFiles(self.path("certificate"), self.path("private_key"), self.path("ca"))
 
+    def choice(self, key: str, values: Sequence[str], default: str | None = None) -> str:
+        value = self.get(key, str, default)
+        if value not in values:
+            raise self.wrong(key, f"'{value}' must be one of {', '.join(values)}")
+        return value
+
+    def wrong(self, key: str, rule: str) -> ConfigurationError:
+        return ConfigurationError(str(self.file), f"[{self.name}] {key}: {rule}")
+
     def done(self) -> None:
         if unknown := sorted(set(self.data) - self.seen):
             raise ConfigurationError(str(self.file), f"[{self.name}] has unknown members: {', '.join(unknown)}")
@@ -166,6 +198,7 @@ class _Table:
 
 RECOVERY_USER = "root"  # sysrepo applies no NETCONF access control to a session of this name
 ROLES = ("controller", "operator", "monitor")
+MAP_TYPES = ("san-any", "san-rfc822-name", "san-dns-name", "san-ip-address", "common-name")
 
 
 def load(file: Path) -> AgentConfig:
@@ -225,20 +258,54 @@ def _engine(netconf: _Table) -> tuple[Engine, int, tuple[Path, ...]]:
 
 
 def _netconf(table: _Table) -> NetconfConfig:
-    users = []
-    for one in table.tables("users"):
-        role = one.get("role", str)
-        if role not in ROLES:
-            raise ConfigurationError(str(table.file), f"[{one.name}] role: '{role}' must be one of {', '.join(ROLES)}")
-        if one.get("name", str) == RECOVERY_USER:
-            rule = "is above all access control and no user of a node"
-            raise ConfigurationError(str(table.file), f"[{one.name}] name: '{RECOVERY_USER}' {rule}")
-        users.append(NetconfUser(one.get("name", str), one.get("public_key", str), role))
-        one.done()
-    config = NetconfConfig(table.endpoint(), table.path("host_key", "netconf-host-key"), tuple(users))
+    users = tuple(_netconf_user(one) for one in table.tables("users"))
+    config = NetconfConfig(
+        listen=table.endpoint(),
+        host_key=table.path("host_key", "netconf-host-key"),
+        users=users,
+        tls=_netconf_tls(table.table("tls"), users) if "tls" in table.data else None,
+        call_home=tuple(_call_home(one, "tls" in table.data) for one in table.tables("call_home")),
+    )
     _engine(table)  # for the NETCONF server; here only checked
     table.done()
+    by_name = config.tls is not None and config.tls.names
+    if lost := [one.name for one in users if not (one.public_key or by_name or (config.tls and one.fingerprint))]:
+        raise table.wrong("users", f"'{lost[0]}' must have a public_key, or by [netconf.tls] a fingerprint or name")
+    names = [one.name for one in config.call_home]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise table.wrong("call_home", f"name used twice: {twice}")
     return config
+
+
+def _netconf_user(table: _Table) -> NetconfUser:
+    name, role = table.get("name", str), table.choice("role", ROLES)
+    if name == RECOVERY_USER:
+        raise table.wrong("name", f"'{RECOVERY_USER}' is above all access control and no user of a node")
+    user = NetconfUser(
+        name, table.get("public_key", str, ""), role, table.get("fingerprint", str, "").replace(":", "").lower()
+    )
+    table.done()
+    if user.fingerprint and not re.fullmatch("[0-9a-f]{64}", user.fingerprint):
+        raise table.wrong("fingerprint", f"'{user.fingerprint}' must be a SHA-256 in 64 hexadecimal digits")
+    return user
+
+
+def _netconf_tls(table: _Table, users: tuple[NetconfUser, ...]) -> NetconfTls:
+    listen = table.endpoint() if {"address", "port"} & table.data.keys() else None
+    names = table.choice("names", MAP_TYPES) if "names" in table.data else ""
+    tls = NetconfTls(table.tls(), listen, names)
+    table.done()
+    if not names and not any(user.fingerprint for user in users):
+        raise table.wrong("names", "must be there, or a user with a fingerprint: else nobody could come by TLS")
+    return tls
+
+
+def _call_home(table: _Table, tls: bool) -> CallHome:
+    client = CallHome(table.get("name", str), table.endpoint(), table.choice("transport", ("ssh", "tls"), "ssh"))
+    table.done()
+    if client.transport == "tls" and not tls:
+        raise table.wrong("transport", "'tls' needs the certificate of [netconf.tls]")
+    return client
 
 
 def _lkms(table: _Table) -> LkmsConfig:

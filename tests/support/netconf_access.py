@@ -4,6 +4,7 @@ import asyncio
 import base64
 import datetime
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, pkcs7
 from cryptography.x509.oid import NameOID
-from netconf_front import Client
+from netconf_front import Client, free_port
 
 from qswitch.protocol import netconf
 
@@ -228,6 +229,31 @@ async def ssh_client(
         client = Client(connection, stdin, stdout)
         await client.greet(netconf.BASE_1_1)
         yield client
+
+
+class Home:
+    """A client's port, where nodes call; it may be given up and taken again."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._listener: socket.socket | None = None
+        self.open()
+
+    def open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.setblocking(False)
+
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+
+    async def call(self, seconds: float = 20) -> socket.socket:
+        """The next connection. Raises TimeoutError."""
+        assert self._listener is not None
+        async with asyncio.timeout(seconds):
+            connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+        connection.setblocking(False)
+        return connection
 
 
 async def reachable(port: int) -> None:

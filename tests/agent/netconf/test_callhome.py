@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from netconf_access import (
     LOCALHOST,
     SERVER,
+    Home,
     authority,
     cert_to_name,
     context,
@@ -40,31 +40,6 @@ CA = authority("authority")
 CERTIFIED, CONTROLLER = CA.issue("node", LOCALHOST), CA.issue("controller")
 PERSISTENT = "<connection-type><persistent/></connection-type>"
 QUICK = "<reconnect-strategy>{}<max-wait>2</max-wait><max-attempts>1</max-attempts></reconnect-strategy>"
-
-
-class Home:
-    """A client's port, where nodes call; it may be given up and taken again."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self._listener: socket.socket | None = None
-        self.open()
-
-    def open(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._listener.setblocking(False)
-
-    def close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-
-    async def call(self, seconds: float = 20) -> socket.socket:
-        """The next connection. Raises TimeoutError."""
-        assert self._listener is not None
-        async with asyncio.timeout(seconds):
-            connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-        connection.setblocking(False)
-        return connection
 
 
 @pytest.fixture
