@@ -55,7 +55,8 @@ class MalformedMessage(NetconfError):
 class RpcError:
     """One `rpc-error` (RFC 6241 clause 4.3).
 
-    `info` holds (element, text) pairs; `path` is XPath with the prefixes of `namespaces`.
+    `info` holds (element, text) pairs, an element of another namespace than the base one in Clark notation. `path` is
+    XPath with the prefixes of `namespaces`.
     """
 
     tag: str
@@ -244,7 +245,9 @@ def printable(text: str) -> str:
 
 
 def _child(parent: etree._Element, name: str, text: str, namespaces: Mapping[str, str] | None = None) -> None:
-    element = etree.SubElement(parent, f"{{{BASE}}}{name}", nsmap=dict(namespaces) if namespaces else None)
+    """Adds an element of the base namespace, unless the name says which (Clark notation)."""
+    full = name if name.startswith("{") else f"{{{BASE}}}{name}"
+    element = etree.SubElement(parent, full, nsmap=dict(namespaces) if namespaces else None)
     element.text = printable(text)
 
 
@@ -317,9 +320,9 @@ def _is_crowded(message: bytes, root: etree._Element) -> bool:
 
 
 def _attributes(root: etree._Element) -> Attributes:
+    """With every prefix it declares: those are attributes, too (RFC 6241 clause 4.1)."""
     values = {str(name): str(value) for name, value in root.attrib.items()}
-    used = {etree.QName(name).namespace for name in values}
-    return Attributes(values, {prefix: uri for prefix, uri in root.nsmap.items() if prefix and uri in used})
+    return Attributes(values, {prefix: uri for prefix, uri in root.nsmap.items() if prefix})
 
 
 def build_reply(attributes: Attributes, content: bytes = b"<ok/>") -> bytes:

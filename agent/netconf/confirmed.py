@@ -78,9 +78,9 @@ class ConfirmedCommit:
     def cancel(self, session: "Session", persist_id: str | None) -> None:
         """Undoes it now. Raises RpcFailed when there is none, or not for this session."""
         with self._mutex:
+            self._check(session, persist_id)
             if self._pending is None:
                 raise refused("operation-failed", "no confirmed commit is under way")
-            self._check(session, persist_id)
             if not self._undo("cancel", session):
                 raise refused("in-use", "running is locked: the commit cannot be undone now")
 

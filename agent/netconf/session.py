@@ -158,10 +158,11 @@ class Session:
             raise SessionOver("bad-hello", f"bad hello: {error}") from error
         if hello.session_id is not None:
             raise SessionOver("bad-hello", "a client's hello must not hold a session-id")
-        if netconf.BASE_1_1 in hello.capabilities:
+        versions = {one.partition("?")[0] for one in hello.capabilities}
+        if netconf.BASE_1_1 in versions:
             self._framing.use_chunks()
             self._chunks = True
-        elif netconf.BASE_1_0 not in hello.capabilities:
+        elif netconf.BASE_1_0 not in versions:
             raise SessionOver("bad-hello", "no common version of NETCONF")
 
     async def _next_message(self) -> bytes | None:

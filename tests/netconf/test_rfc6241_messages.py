@@ -152,7 +152,9 @@ async def test_what_is_no_xml_is_malformed(client: Client) -> None:
     "message",
     [
         rpc(edit("<values><text>\u00e4</text></values>")).encode("latin-1"),
-        ('<?xml version="1.0" encoding="ISO-8859-1"?>' + rpc(GET)).encode("latin-1"),
+        ('<?xml version="1.0" encoding="ISO-8859-1"?>' + rpc(edit("<values><text>\u00e4</text></values>"))).encode(
+            "latin-1"
+        ),
         rpc(GET).encode("utf-16"),
     ],
     ids=["latin-1", "declared latin-1", "utf-16"],

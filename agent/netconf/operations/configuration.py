@@ -11,7 +11,7 @@ from .call import DATASTORES, OK, Call, children, configuration, datastore, know
 
 
 def edit_config(call: Call) -> bytes:
-    target = datastore(call, "target")
+    target = datastore(call, "target", ("running", "candidate"))
     default = text(call, "default-operation", "merge", ("merge", "replace", "none"))
     test = text(call, "test-option", "test-then-set", ("test-then-set", "set", "test-only"))
     option = text(call, "error-option", "stop-on-error", ("rollback-on-error", "stop-on-error", "continue-on-error"))
@@ -55,7 +55,7 @@ def copy_config(call: Call) -> bytes:
 
 
 def delete_config(call: Call) -> bytes:
-    call.user.replace(datastore(call, "target", ("startup", "candidate")), b"")
+    call.user.replace(datastore(call, "target", ("startup",)), b"")
     return OK
 
 

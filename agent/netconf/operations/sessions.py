@@ -1,7 +1,7 @@
 """close-session and kill-session (RFC 6241 clauses 7.8 and 7.9)."""
 
 from ..errors import refused
-from .call import OK, Call, text
+from .call import OK, Call, parameter, text
 
 _KILL_SECONDS = 10.0
 
@@ -13,6 +13,8 @@ def close_session(call: Call) -> bytes:
 
 def kill_session(call: Call) -> bytes:
     """Answers once the killed session has released its locks."""
+    if parameter(call, "session-id") is None:
+        raise refused("missing-element", "which session?", ("bad-element", "session-id"))
     wanted = text(call, "session-id", "")
     if not (wanted.isascii() and wanted.isdigit()) or int(wanted) == call.session.id:
         raise refused("invalid-value", f"session-id '{wanted}' is no other session", ("bad-element", "session-id"))
