@@ -21,8 +21,9 @@ from sysrepo.session import SysrepoSession
 from qswitch.protocol.netconf import RpcFailed
 
 from . import errors, nacm
-from .filters import Filter, Names
+from .filters import Filter
 from .schema import Schema
+from .superset import Names
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from libyang.schema import SNode, SNotif
 
 from qswitch.protocol.netconf import BASE_1_0, BASE_1_1
 
-from .filters import Names, Node
+from .superset import Names, Node
 
 _CAPABILITY = "urn:ietf:params:netconf:capability:"
 # Offered by operations/; each is tested there.

@@ -5,7 +5,8 @@ import time
 import pytest
 from lxml import etree
 
-from qswitch.agent.netconf.filters import Filter, Names, Node, parse, parse_xpath
+from qswitch.agent.netconf.filters import Filter, parse, parse_xpath
+from qswitch.agent.netconf.superset import Names, Node
 from qswitch.protocol.netconf import BASE, RpcFailed
 
 CONFIG = "http://example.com/schema/1.2/config"
@@ -342,7 +343,7 @@ def test_depth_counts_from_what_is_selected(depth: int, selected: str) -> None:
 
 def test_many_paths_become_one() -> None:
     found = subtree(
-        users("".join(f"<user><name>{one}</name></user>" for one in range(300)) + "<user><name>fred</name></user>")
+        users("".join(f"<user><name>{one}</name></user>" for one in range(2100)) + "<user><name>fred</name></user>")
     )
     assert (found.xpath, found.exact) == ("/config:top", False)
     assert found.narrow(DATA.encode()).decode() == users(FRED)
