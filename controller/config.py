@@ -209,8 +209,8 @@ def _call_home(table: _Table) -> CallHomeConfig:
     config = CallHomeConfig(
         ssh=Endpoint(ssh, ports[0]) if ssh is not None else None,
         tls=Endpoint(tls, ports[1]) if tls is not None else None,
-        certificate=table.path("certificate") if tls is not None else None,
-        private_key=table.path("private_key") if tls is not None else None,
+        certificate=table.path("certificate") if tls is not None else table.optional_path("certificate"),
+        private_key=table.path("private_key") if tls is not None else table.optional_path("private_key"),
         ca=table.optional_path("ca"),
     )
     table.done()

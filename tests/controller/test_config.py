@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qswitch.controller.config import FibreConfig, Port, load
+from qswitch.controller.config import CallHomeConfig, FibreConfig, Port, TlsAccess, load
 from qswitch.controller.errors import ConfigurationError
 from qswitch.controller.model import Endpoint, InterfaceId
 
@@ -80,3 +80,90 @@ def test_a_bad_file_is_named_with_the_place(tmp_path: Path, old: str, new: str, 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         load(tmp_path / "none.toml")
+
+
+HOME = """
+[call_home]
+ssh_address = "0.0.0.0"
+tls_address = "::"
+tls_port = 14335
+certificate = "home.pem"
+private_key = "home.key"
+ca = "ca.pem"
+
+[[nodes]]
+name = "C"
+connect = "call-home"
+username = "controller"
+key = "key"
+host_key = "ssh-ed25519 CCCC c"
+
+[[nodes]]
+name = "D"
+connect = "call-home"
+transport = "tls"
+server_name = "urn:uuid:d"
+
+[[nodes]]
+name = "E"
+transport = "tls"
+host = "e.example"
+certificate = "e.pem"
+private_key = "e.key"
+fingerprint = "SHA256:{pin}"
+
+[[nodes]]
+name = "F"
+transport = "tls"
+host = "f.example"
+certificate = "e.pem"
+private_key = "e.key"
+ca = "ca.pem"
+""".format(pin=":".join(["AB"] * 32))
+
+
+def test_nodes_that_call_and_nodes_over_tls(tmp_path: Path) -> None:
+    config = load(written(tmp_path, GOOD + HOME))
+    home = config.call_home
+    own, e = (tmp_path / "home.pem", tmp_path / "home.key"), (tmp_path / "e.pem", tmp_path / "e.key")
+    assert home == CallHomeConfig(Endpoint("0.0.0.0", 4334), Endpoint("::", 14335), *own, tmp_path / "ca.pem")
+    c, d, e_node, f = config.nodes[2:]
+    assert (c.calls, c.tls, c.username) == (True, None, "controller")
+    assert (d.calls, d.tls) == (True, TlsAccess(*own, tmp_path / "ca.pem", "urn:uuid:d"))
+    assert (e_node.calls, e_node.netconf) == (False, Endpoint("e.example", 6513))
+    assert e_node.tls == TlsAccess(*e, fingerprint="ab" * 32)
+    assert f.tls == TlsAccess(*e, tmp_path / "ca.pem", "f.example")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('ssh_address = "0.0.0.0"', "", ["[nodes] connect", "ssh_address in [call_home]"]),
+        ('tls_address = "::"', "", ["[nodes] connect", "tls_address in [call_home]"]),
+        ('certificate = "home.pem"', "", ["[call_home] certificate", "missing"]),
+        ('connect = "call-home"', 'connect = "wait"', ["[nodes] connect", "dial, call-home"]),
+        ('transport = "tls"', 'transport = "udp"', ["[nodes] transport", "ssh, tls"]),
+        ("SHA256:AB", "SHA256:A", ["[nodes] fingerprint", "64 hexadecimal"]),
+        ('server_name = "urn:uuid:d"', "", ["[nodes] server_name", "is missing"]),
+        ('server_name = "urn:uuid:d"', 'host = "d"\nserver_name = "d"', ["[nodes]", "unknown members: host"]),
+        ('server_name = "urn:uuid:d"', 'certificate = "d"\nserver_name = "d"', ["[nodes]", "unknown members: certificate"]),
+        ('fingerprint = "SHA256', '# "', ["[nodes] fingerprint", "so is ca"]),
+        ('transport = "tls"', 'transport = "tls"\nhost_key = "x y"', ["[nodes]", "unknown members: host_key"]),
+    ],
+)
+def test_what_is_wrong_with_them(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load(written(tmp_path, GOOD + HOME.replace(old, new, 1)))
+    assert all(word in str(refused.value) for word in words), refused.value
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        'username = "other"\nkey = "key"\nhost_key = "ssh-ed25519 CCCC other comment"',
+        'transport = "tls"\nserver_name = "urn:uuid:d"',
+    ],
+)
+def test_no_two_that_call_may_look_alike(tmp_path: Path, twin: str) -> None:
+    with pytest.raises(ConfigurationError, match="used twice"):
+        load(written(tmp_path, f'{GOOD}{HOME}\n[[nodes]]\nname = "G"\nconnect = "call-home"\n{twin}\n'))

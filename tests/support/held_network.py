@@ -10,10 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
 
+from qswitch.controller.checks import (
+    CapabilityCheck,
+    ClockCheck,
+    Finding,
+    Level,
+    ModuleCheck,
+    NodeCheck,
+    RightCheck,
+    RoundTrip,
+    SshFacts,
+    Step,
+    TlsFacts,
+)
 from qswitch.controller.errors import Ambiguous, Conflict, NoRoute, Unknown
 from qswitch.controller.model import (
     ApplicationStatus,
@@ -153,6 +167,70 @@ def _app() -> AppView:
     )
 
 
+def _check(name: str, **members: Any) -> NodeCheck:
+    standard = {"host": "127.0.0.1", "port": 8301, "connect": "dial", "transport": "ssh", "way": "a new connection"}
+    return NodeCheck(name, **{"well": True, **standard, **members})
+
+
+_SSH = SshFacts(
+    software="SSH-2.0-test",
+    host_key_type="ssh-ed25519",
+    host_key="SHA256:shown",
+    configured_host_key="SHA256:shown",
+    key_exchange="curve25519-sha256",
+    cipher="aes256-ctr",
+    mac="hmac-sha2-256",
+    compression="none",
+    user="controller",
+    authentication="publickey, ssh-ed25519 SHA256:own",
+    offered={
+        "key exchange": ("curve25519-sha256", "other"),
+        "cipher to the node": ("aes256-ctr",),
+        "cipher from the node": ("aes256-ctr",),
+        "MAC to the node": ("hmac-sha2-256",),
+        "MAC from the node": (),
+    },
+)
+_CHECKS = {
+    "Quiron": _check(
+        "Quiron",
+        steps=(Step("TCP connection", 0.001), Step("SSH login", 0.25)),
+        ssh=_SSH,
+        netconf="1.1",
+        session_id="7",
+        capabilities=(
+            CapabilityCheck(":candidate:1.0", True, "edits can be prepared aside"),
+            CapabilityCheck(":xpath:1.0", False, "without it: nothing"),
+        ),
+        other_capabilities=("urn:other",),
+        modules=(ModuleCheck("etsi-qkd-sdn-node", "2026-11-23", "2026-11-23", "as the controller knows it"),),
+        other_modules=40,
+        clock=ClockCheck(-0.25, 0.5, "login-time of the session"),
+        round_trip=RoundTrip(0.0012, 0.0034, 10),
+        rights=(RightCheck("read", True, "get-config"), RightCheck("kill-session", None, "not tried")),
+        findings=(Finding(Level.NOTE, "modules", "one is older"),),
+    ),
+    "Quijote": _check(
+        "Quijote",
+        well=False,
+        steps=(Step("TCP connection", 0.001),),
+        ssh=replace(_SSH, host_key="SHA256:other", offered=None),
+        clock=ClockCheck(how="unknown: the node gave no time"),
+        findings=(Finding(Level.WRONG, "SSH key exchange", "its host key is not the configured one", "compare"),),
+    ),
+    "Quinto": _check(
+        "Quinto",
+        well=False,
+        host="",
+        port=0,
+        connect="call-home",
+        transport="tls",
+        tls=TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", "CN=Quinto", "CN=ca", ("urn:uuid:x",), "2026", "2027", "ab", "cd"),
+        findings=(Finding(Level.WRONG, "session", "it has not called yet", "see its call-home"),),
+    ),
+}
+
+
 class HeldNetwork:
     """Three nodes in a row, their two fibres, one virtual link over both, one application on it.
 
@@ -196,6 +274,10 @@ class HeldNetwork:
         self._fail()
         named = [one for one in self._nodes if one.name == which]
         return named[0] if named else self._one("node", which, {str(one.qkdn_id): one for one in self._nodes})
+
+    async def check(self, which: str) -> NodeCheck:
+        """Quiron is well; Quijote was set up anew; Quinto calls over TLS, and has yet to."""
+        return _CHECKS[(await self.node(which)).name]
 
     async def links(self) -> list[LinkView]:
         self._fail()

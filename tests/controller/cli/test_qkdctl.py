@@ -167,6 +167,118 @@ def test_a_node_does_not_steer_the_terminal(run: Run, served: Served) -> None:
         assert "\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}here and there" in run(*command.split()).stdout
 
 
+CHECK_GOOD = """
+node        Quiron
+well        yes
+address     127.0.0.1:8301
+way         SSH, dialled: a new connection
+steps       TCP connection 1.0 ms, SSH login 0.25 s
+connect     0.25 s
+round trip  median 1.2 ms, worst 3.4 ms of 10 get-config
+clock       0.250 s behind the controller's, give or take 0.500 s: login-time of the session
+
+note: modules: one is older
+
+SSH
+server        SSH-2.0-test
+host key      ssh-ed25519 SHA256:shown: the configured one
+key exchange  curve25519-sha256
+cipher        aes256-ctr
+MAC           hmac-sha2-256
+compression   none
+user          controller
+login         publickey, ssh-ed25519 SHA256:own
+
+Offered by the node
+key exchange       curve25519-sha256 other
+cipher             aes256-ctr
+MAC to the node    hmac-sha2-256
+MAC from the node  -
+
+NETCONF
+version  1.1
+session  7
+CAPABILITY      OFFERED  MEANING
+:candidate:1.0  yes      edits can be prepared aside
+:xpath:1.0      no       without it: nothing
+and urn:other
+
+Modules that the controller needs (the node has 40 others)
+MODULE             REVISION    NEEDED      MEANING
+etsi-qkd-sdn-node  2026-11-23  2026-11-23  as the controller knows it
+
+Rights of this user
+OPERATION     ALLOWED  FOUND OUT BY
+read          yes      get-config
+kill-session  ?        not tried
+"""
+CHECK_CALLING = """
+node     Quinto
+well     no
+address  not known before it calls
+way      TLS, node calls: a new connection
+
+wrong: session: it has not called yet
+       do: see its call-home
+
+TLS
+version       TLSv1.3
+cipher suite  TLS_AES_256_GCM_SHA384
+certificate   CN=Quinto
+names         urn:uuid:x
+issuer        CN=ca
+valid         2026 to 2027
+SHA-256       ab
+configured    cd
+"""
+CHECK_ALL = """
+NODE     WELL  WAY              CONNECT  ROUND TRIP     CLOCK  FINDINGS
+Quiron   yes   SSH, dialled      0.25 s      1.2 ms  -0.250 s  modules
+Quijote  no    SSH, dialled      1.0 ms           -         -  SSH key exchange
+Quinto   no    TLS, node calls        -           -         -  session
+
+Quiron
+note: modules: one is older
+
+Quijote
+wrong: SSH key exchange: its host key is not the configured one
+       do: compare
+
+Quinto
+wrong: session: it has not called yet
+       do: see its call-home
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "status"),
+    [("Quiron", CHECK_GOOD, 0), ("Quinto", CHECK_CALLING, 1), ("--all", CHECK_ALL, 1)],
+)
+def test_a_check_of_a_node(run: Run, arguments: str, expected: str, status: int) -> None:
+    result = run("node", "check", arguments)
+    assert (result.exit_code, result.stdout) == (status, expected.removeprefix("\n"))
+
+
+def test_a_host_key_that_is_another_one_stands_out(run: Run) -> None:
+    text = run("node", "check", "Quijote").stdout
+    assert "ssh-ed25519 SHA256:other: NOT the configured one, SHA256:shown" in text
+    assert "clock    unknown: the node gave no time" in text
+
+
+def test_checks_for_programs(run: Run) -> None:
+    one = run("node", "check", "Quijote", "-o", "json")
+    assert (one.exit_code, json.loads(one.stdout)["findings"][0]["level"]) == (1, "wrong")
+    every = run("node", "check", "--all", "-o", "json")
+    assert (every.exit_code, [report["well"] for report in json.loads(every.stdout)]) == (1, [True, False, False])
+
+
+@pytest.mark.parametrize("arguments", [(), ("Quiron", "--all")])
+def test_a_check_is_of_one_node_or_of_all(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run("node", "check", *arguments)
+    assert result.exit_code == 2
+    assert "say which NODE, or --all" in result.stderr
+
+
 # What programs get -----------------------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,16 @@ def test_nodes_go_by_name_id_or_beginning(served: Served, which: str, name: str)
         assert http.get(f"/v1/nodes/{which}").json()["name"] == name
 
 
+async def test_a_check_is_what_was_found_whether_good_or_bad(served: Served) -> None:
+    with served.client() as http:
+        for name, well in (("Quiron", True), ("Quijote", False)):
+            reply = http.post(f"/v1/nodes/{name}/check")
+            assert (reply.status_code, reply.json()["well"]) == (200, well)
+            assert reply.json() == to_json(await served.network.check(name))
+        assert http.get("/v1/nodes/Quiron/check").status_code == 405
+        assert http.post("/v1/nodes/Nobody/check").status_code == 404
+
+
 def test_a_link_is_made_and_taken_away(served: Served) -> None:
     wanted = {"type": "VIRT", "source": "Quiron", "destination": NODES["Quinto"]}
     with served.client() as http:
@@ -268,7 +278,7 @@ def _operations(served: Served) -> tuple[dict[str, Any], list[tuple[str, dict[st
 
 def test_the_description_says_what_each_operation_is(served: Served) -> None:
     _, operations = _operations(served)
-    assert len(operations) == 12
+    assert len(operations) == 13
     for path, one in operations:
         assert one["summary"] and one["tags"], path
         assert one["security"], path
