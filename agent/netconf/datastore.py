@@ -153,7 +153,9 @@ class UserSession:
             self.session.switch_datastore(datastore)
             depth = how.depth if selected.exact else 0
             with _data(self.session, selected.xpath, replace(how, depth=depth)) as data:
-                text = _printed(data, WITH_DEFAULTS[how.with_defaults])
+                # A container whose content is too deep is there all the same.
+                empty = ly.LYD_PRINT_EMPTY_CONT if how.depth else 0
+                text = _printed(data, WITH_DEFAULTS[how.with_defaults] | empty)
         return selected.narrow(text, how.depth)
 
     def edit(self, datastore: str, config: bytes, default_operation: str, *, test: bool, change: bool) -> None:

@@ -28,6 +28,7 @@ CAPABILITIES = (
     f"{_CAPABILITY}notification:1.0",
     f"{_CAPABILITY}interleave:1.0",
     f"{_CAPABILITY}with-defaults:1.0?basic-mode=explicit&also-supported=report-all,report-all-tagged,trim",
+    f"{_CAPABILITY}with-operational-defaults:1.0?basic-mode=report-all&also-supported=explicit,report-all-tagged,trim",
 )
 
 _INNER = (SNode.CONTAINER, SNode.LIST, SNode.NOTIF)

@@ -10,23 +10,22 @@ from .call import DATASTORES, OK, Call, children, configuration, identified, num
 
 _READABLE = (*DATASTORES, "operational", "factory-default")
 _DEEPEST = 65535
+_FILTERS = ("origin-filter", "negated-origin-filter")
 
 
 def get_data(call: Call) -> bytes:
     where = identified(parameter(call, "datastore"), _READABLE)
     only_config = text(call, "config-filter", "", ("", "true", "false"))
-    origins = _origins(call, where)
-    shown = parameter(call, "with-origin") is not None
-    if shown and where != "operational":
-        raise refused("invalid-value", "only operational knows origins", ("bad-element", "with-origin"))
+    by_origin = _asked(call, where)
     if where != "operational" and only_config == "false":
         return _data(b"")
-    options = {"": 0, "true": NO_STATE, "false": NO_CONFIG}[only_config] | (WITH_ORIGIN if shown or origins else 0)
-    mode = text(call, "with-defaults", "explicit", tuple(WITH_DEFAULTS))
+    options = {"": 0, "true": NO_STATE, "false": NO_CONFIG}[only_config] | (WITH_ORIGIN if by_origin else 0)
+    # Operational shows every value in use, whoever chose it (RFC 8342 clause 5.3).
+    mode = text(call, "with-defaults", "report-all" if where == "operational" else "explicit", tuple(WITH_DEFAULTS))
     unlimited = text(call, "max-depth", "unbounded") == "unbounded"
     depth = 0 if unlimited else number(call, "max-depth", 1, 1, _DEEPEST)
     found = call.user.read(where, _selection(call), Reading(mode, depth, options))
-    return _data(origins.keep(found, shown) if origins else found)
+    return _data(_by_origin(call, found) if by_origin else found)
 
 
 def _data(content: bytes) -> bytes:
@@ -42,16 +41,25 @@ def _selection(call: Call) -> Filter:
     return Filter.everything() if subtree is None else parse(subtree, call.user.names)
 
 
-def _origins(call: Call, where: str) -> Origins | None:
-    named = {name: call.operation.findall(f"{{{NMDA}}}{name}") for name in ("origin-filter", "negated-origin-filter")}
-    asked = [(name, one) for name, found in named.items() for one in found]
-    if not asked:
-        return None
-    if where != "operational":
-        raise refused("invalid-value", "only operational knows origins", ("bad-element", asked[0][0]))
-    if all(named.values()):
-        raise refused("bad-element", "origins are kept or left out, not both", ("bad-element", "negated-origin-filter"))
-    return Origins(tuple(one for _, one in asked), negated=bool(named["negated-origin-filter"]))
+def _asked(call: Call, where: str) -> bool:
+    """Whether origins matter. Raises RpcFailed where there are none."""
+    asked = [name for name in ("with-origin", *_FILTERS) if parameter(call, name) is not None]
+    if asked and where != "operational":
+        raise refused("invalid-value", "only operational knows origins", ("bad-element", asked[0]))
+    if asked[-2:] == list(_FILTERS):
+        raise refused("bad-element", "origins are kept or left out, not both", ("bad-element", asked[-1]))
+    return bool(asked)
+
+
+def _by_origin(call: Call, found: bytes) -> bytes:
+    """Of what was found with its origins, what is asked for."""
+    named = [one for name in _FILTERS for one in call.operation.findall(f"{{{NMDA}}}{name}")]
+    negated, shown = (parameter(call, name) is not None for name in (_FILTERS[1], "with-origin"))
+    with call.user.session.get_ly_ctx() as context:
+        origins = Origins(context, call.user.schema, negated=negated, shown=shown)
+        if named:
+            origins.name(named)
+        return origins.keep(found)
 
 
 def edit_data(call: Call) -> bytes:
