@@ -82,14 +82,14 @@ ATTEMPTS = [
         "validate-config", READERS,
         (validate(f'<config><qkd_node xmlns="{QKD}"><qkdn_id>{NODE}</qkdn_id></qkd_node></config>'),),
     ),
-    *(Attempt(f"edit-config-create-{one}", WRITERS, (edit(link(), one),)) for one in ("running", "startup", "candidate")),
+    *(Attempt(f"edit-config-create-{one}", WRITERS, (edit(link(), one),)) for one in ("running", "candidate")),
     Attempt("edit-config-update", WRITERS, (edit(link()), edit(link("<virt_bandwidth>5</virt_bandwidth>")))),
     Attempt("edit-config-delete", WRITERS, (edit(link()), edit(link("", "delete")))),
     Attempt(
         "edit-config-extension", WRITERS,
         (edit(link(f'<remote_lkms xmlns="{EXTENSIONS}"><address>192.0.2.1</address></remote_lkms>')),),
     ),
-    Attempt("edit-data", WRITERS, (edit_data(link()),)),
+    *(Attempt(f"edit-data-{one}", WRITERS, (edit_data(link(), one),)) for one in ("running", "startup", "candidate")),
     Attempt("copy-running-to-startup", WRITERS, (copy("running", "startup"),)),
     Attempt("copy-running-to-candidate", WRITERS, (edit(link(), "candidate"), copy("running", "candidate"))),
     Attempt("copy-startup-to-running", WRITERS, (copy("running", "startup"), edit(link()), copy("startup", "running"))),
@@ -123,7 +123,7 @@ ATTEMPTS = [
             ),
             ("a-later-module", f'<values xmlns="{C}"><word>a</word></values>'),
         )
-        for how, datastore in ((edit, "running"), (edit, "candidate"), (edit, "startup"), (edit_data, "running"))
+        for how, datastore in ((edit, "running"), (edit, "candidate"), (edit_data, "running"), (edit_data, "startup"))
     ),
 ]  # fmt: skip
 
@@ -156,11 +156,11 @@ async def test_operation(session: Client, role: str, attempt: Attempt) -> None:
         for step in attempt.steps:
             await session.ok(step)
     finally:
-        if attempt.what in ("edit-config-create-candidate", "confirmed-commit"):
+        if attempt.what in ("edit-config-create-candidate", "edit-data-candidate", "confirmed-commit"):
             await session.rpc("<cancel-commit/>")
             await session.rpc("<discard-changes/>")
-        if attempt.what == "edit-config-create-startup":
-            await session.ok(edit(link("", "remove"), "startup"))
+        if attempt.what == "edit-data-startup":
+            await session.ok(edit_data(link("", "remove"), "startup"))
 
 
 @pytest.mark.parametrize("role", ROLES)
