@@ -17,6 +17,7 @@ from ..errors import ConfigurationError, NodeError
 from ..repository import MARKER, enter
 from . import engine, versions
 from .engine import Netopeer2
+from .eventlog import EventLog
 from .netopeer2 import PROGRAM
 
 log = logging.getLogger(__name__)
@@ -85,11 +86,15 @@ def run(front: FrontConfig, chosen: Engine, ready_file: Path | None, verbose: bo
         stop = asyncio.Event()
         for number in signal.SIGTERM, signal.SIGINT:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        if chosen is Engine.NETOPEER2:
-            return await Netopeer2(front, verbose).run(stop, ready)
-        from .builtin import serve as serve_builtin
+        keeping = asyncio.create_task(EventLog(path).keep())
+        try:
+            if chosen is Engine.NETOPEER2:
+                return await Netopeer2(front, verbose).run(stop, ready)
+            from .builtin import serve as serve_builtin
 
-        return await serve_builtin(stop, ready)
+            return await serve_builtin(stop, ready)
+        finally:
+            keeping.cancel()
 
     with _only_one(path), _told(ready_file) as ready:
         return uvloop.run(serve(ready))

@@ -60,14 +60,12 @@ class Server:
         await self.call(self.confirmed.recover)
         self.announcements = await self.call(Announcements, self.datastore)
         self._monitoring = await self.call(Monitoring, self)
-        self._streams = await self.call(Streams, self)
+        self._streams = await self.call(Streams, self.datastore)
         self._looking = asyncio.create_task(self._look())
-        self._keeping = asyncio.create_task(self._streams.keep())
 
     async def stop(self) -> None:
         """Ends all sessions; a commit that nobody confirmed is undone."""
         self._looking.cancel()
-        self._keeping.cancel()
         for session in list(self.sessions.values()):
             session.end()
         if self._tasks:

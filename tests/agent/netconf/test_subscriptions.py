@@ -13,7 +13,7 @@ from lxml import etree
 from netconf_front import QKD, Client, Front
 
 from qswitch import yang
-from qswitch.agent.netconf.streams import KEPT_BYTES, KEPT_SECONDS, Log
+from qswitch.agent.netconf.eventlog import KEPT_BYTES, KEPT_SECONDS, EventLog
 from qswitch.protocol import netconf
 
 SUBSCRIBE = '<create-subscription xmlns="urn:ietf:params:xml:ns:netconf:notification:1.0">{}</create-subscription>'
@@ -312,14 +312,14 @@ def test_the_log_is_kept_to_a_size_and_an_age(tmp_path: Path) -> None:
     for name in names:
         (folder / name).write_bytes(bytes(KEPT_BYTES // 4))
     (folder / f"other.notif.{100}-{200}").touch()
-    log = Log(tmp_path)
-    assert log.state() == {"replaySupport": False}
+    log = EventLog(tmp_path)
+    assert log.created_ns is None
     (folder / f"{yang.NODE}.replay").touch()
-    assert log.state().keys() == {"replaySupport", "replayLogCreationTime"}
+    assert log.created_ns and log.aged_ns is None
     log.trim(1060)
     assert {file.name for file in folder.iterdir()} >= {*names[3:], "other.notif.100-200"}
     assert not any((folder / name).exists() for name in names[:3])
-    assert log.state()["replayLogAgedTime"] == "1970-01-01T00:16:59.000000Z"
+    assert log.aged_ns == 1019 * 1_000_000_000
     log.trim(1055 + KEPT_SECONDS)
     assert [file.name for file in folder.glob(f"{yang.NODE}.notif.*")] == names[-1:]
     log.trim(1055 + 2 * KEPT_SECONDS)  # the newest stays: sysrepo may be writing it
