@@ -24,6 +24,7 @@ from .netopeer2 import PROGRAM
 
 log = logging.getLogger(__name__)
 
+START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 QUICK_SECONDS = 30.0  # who served for less has failed quickly
 MOST_FAILURES = 5
@@ -59,17 +60,17 @@ class Netopeer2:
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> int:
         """Serves until told to stop: 0. Raises NodeError when netopeer2 cannot start, or ends again and again."""
         program = await asyncio.to_thread(self._prepare)
-        failures, clock = 0, asyncio.get_running_loop()
+        failures, ever, clock = 0, False, asyncio.get_running_loop()
         while not stop.is_set():
             child = await Child.start(self._command(program), environment(self._front.repository))
             started = clock.time()
             try:
-                served = await self._serve(child, stop, ready)
+                ever |= await self._serve(child, stop, ready)
             finally:
                 await child.end()
             if stop.is_set():
                 break
-            if not served:
+            if not ever:
                 raise ConfigurationError(PROGRAM, f"cannot start: {child.last_words}")
             failures = 1 if clock.time() - started >= QUICK_SECONDS else failures + 1
             if failures == MOST_FAILURES:
@@ -96,12 +97,16 @@ class Netopeer2:
         return [str(program), "-d", self._level, *places, "-t", str(self._front.timeout_seconds)]
 
     async def _serve(self, child: "Child", stop: asyncio.Event, ready: Callable[[], None]) -> bool:
-        """Until it ends or is to stop; False when it ended without having served. It writes its pid once it is set up."""
+        """Until it ends or is to stop; False when it never served. It writes its pid once it is set up."""
         stopping = asyncio.create_task(stop.wait())
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
         try:
             while not _holds(self._pid_file, child.pid):
                 done, _ = await asyncio.wait([stopping, child.ended], timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
                 if done:
+                    return False
+                if asyncio.get_running_loop().time() > deadline:
+                    child.words.append(f"it did not serve within {START_SECONDS:g} s")
                     return False
             log.info("netopeer2 serves pid=%d", child.pid)
             ready()
@@ -116,7 +121,7 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process, self.pid = process, process.pid
-        self._words: deque[str] = deque(maxlen=5)
+        self.words: deque[str] = deque(maxlen=5)  # what it complained of last
         self.ended = asyncio.create_task(self._wait())
 
     @classmethod
@@ -141,7 +146,7 @@ class Child:
 
     @property
     def last_words(self) -> str:
-        return "; ".join(self._words) or f"it ended with code {self.code} and without a word"
+        return "; ".join(self.words) or f"it ended with code {self.code} and without a word"
 
     async def end(self) -> None:
         """Asks it to end, and kills it when it takes too long."""
@@ -172,7 +177,7 @@ class Child:
             text = line.decode(errors="replace").strip()
             level = _LEVELS.get(text[:5], logging.DEBUG)
             if level >= logging.WARNING or text[:1] != "[":
-                self._words.append(text)
+                self.words.append(text)
             log.log(level if text[:1] == "[" else logging.WARNING, "netopeer2: %s", text)
 
 

@@ -315,6 +315,25 @@ def test_one_that_crashes_again_and_again_is_given_up(node: Node) -> None:
     assert len(node.netopeer2.calls()) == engine.MOST_FAILURES
 
 
+def test_one_that_fails_to_come_back_at_once_is_tried_again(node: Node) -> None:
+    turn = "turn = len((prefix / 'calls').read_text().splitlines())\n"
+    node.netopeer2.program(
+        before=turn + "if turn == 2: log('ERR', 'not yet'); sys.exit(1)",
+        after="if turn == 1: time.sleep(0.1); sys.exit(3)",
+    )
+    with node.running() as process:
+        until(lambda: node.log.read_text().count("netopeer2 serves") == 2, "its service")
+        assert process.poll() is None and len(node.netopeer2.calls()) == 3
+
+
+async def test_one_that_hangs_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "START_SECONDS", 0.5)
+    monkeypatch.setenv("PATH", f"{node.netopeer2.server.parent}:{os.environ['PATH']}")
+    node.netopeer2.program(before="signal.pause()")
+    with pytest.raises(ConfigurationError, match=r"cannot start: it did not serve within 0\.5 s"):
+        await engine.Netopeer2(load_front(node.file)).run(asyncio.Event(), lambda: None)
+
+
 async def test_one_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "STOP_SECONDS", 0.2)
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf'); signal.pause()"
