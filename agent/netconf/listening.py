@@ -188,15 +188,17 @@ class _Port:
         return self._socket
 
     async def _run(self) -> None:
-        wait = _SHORTEST_WAIT
+        loop, wait, begun = asyncio.get_running_loop(), 0.0, 0.0
         try:
             while True:
                 try:
+                    begun = loop.time()
                     await self._accept(self._socket or self._open())
                 except OSError as error:
+                    lasted = loop.time() - begun > _LONGEST_WAIT
+                    wait = _SHORTEST_WAIT if lasted else min(2 * wait or _SHORTEST_WAIT, _LONGEST_WAIT)
                     log.error("cannot listen address=%s:%d reason=%s next_seconds=%g", *self._address, error, wait)
                     await asyncio.sleep(wait)
-                    wait = min(2 * wait, _LONGEST_WAIT)
         finally:
             if self._socket is not None:
                 self._socket.close()

@@ -19,7 +19,9 @@ _READ = 65536
 _CLOSE_SECONDS = 5.0
 # Lists of ietf-ssh-common -> what asyncssh calls them. Left to itself, it would also take what SHA-1 signs.
 _ALGORITHMS = {"key-exchange": "kex_algs", "encryption": "encryption_algs", "mac": "mac_algs"}
-_DEFAULTS = {"kex_algs": "-*sha1", "mac_algs": "-*sha1*", "signature_algs": "-ssh-rsa"}
+_DEFAULTS = {"kex_algs": "-*sha1", "mac_algs": "-*sha1*", "signature_algs": "-ssh-rsa,ssh-dss"}
+_MAX_REFUSED = 20  # user names and keys; agents hold several keys
+_MAX_CHANNELS = 1000
 _NO_DATA = (asyncssh.BreakReceived, asyncssh.SignalReceived, asyncssh.TerminalSizeChanged)
 
 
@@ -44,11 +46,12 @@ class SshAccess:
         keys = parameters.host_keys or self._keys
         if not keys:
             raise ConfigurationError(f"endpoint '{self.endpoint}'", "; ".join(parameters.problems) or "has no host key")
+        names = parameters.algorithms.get("host-key", ())
         try:
-            self._options = _options(parameters.algorithms, keys)
+            self._options = _options(parameters.algorithms, _pairs(keys, names))
         except ValueError as error:
             raise ConfigurationError(f"endpoint '{self.endpoint}'", str(error)) from error
-        self._keys = keys
+        self._keys, self._names = keys, names
 
     def knows(self, user: str) -> bool:
         """Whether a user is one of this endpoint."""
@@ -61,22 +64,34 @@ class SshAccess:
     async def serve(self, connection: Connection) -> None:
         """Runs the sessions of one connection to their end. Raises OSError or asyncssh.Error when nobody logs in."""
         login = Login(self, connection)
-        ssh = await asyncssh.run_server(connection.socket, options=self._options, server_factory=lambda: login)
+        # Pairs of its own: one that is shared signs for all in the way that the last client has asked for.
+        pairs = _pairs(self._keys, self._names)
+        ssh = await asyncssh.run_server(
+            connection.socket, options=self._options, server_factory=lambda: login, server_host_keys=pairs
+        )
         try:
             await ssh.wait_closed()
         finally:
             ssh.abort()
 
 
+def _pairs(keys: Sequence[asyncssh.SSHKey], names: Sequence[str]) -> list[asyncssh.SSHKeyPair]:
+    """The host keys, for the algorithms of these names; for all but SHA-1's when there are none."""
+    pairs = asyncssh.load_keypairs(list(keys))
+    for pair in pairs:
+        known = (one for one in pair.host_key_algorithms if (one.decode() in names if names else one != b"ssh-rsa"))
+        pair.host_key_algorithms = tuple(known)
+    return [pair for pair in pairs if pair.host_key_algorithms]
+
+
 def _options(
-    algorithms: Mapping[str, Sequence[str]], keys: Sequence[asyncssh.SSHKey]
+    algorithms: Mapping[str, Sequence[str]], pairs: Sequence[asyncssh.SSHKeyPair]
 ) -> asyncssh.SSHServerConnectionOptions:
     """Raises ValueError for an algorithm that there is not, and when no host key fits."""
     chosen = {_ALGORITHMS[name]: names for name, names in algorithms.items() if name in _ALGORITHMS and names}
-    kinds = {"ssh-rsa" if name.startswith("rsa-sha2-") else name for name in algorithms.get("host-key", ())}
     return asyncssh.SSHServerConnectionOptions(
         **{**_DEFAULTS, **chosen},
-        server_host_keys=[key for key in keys if not kinds or key.get_algorithm() in kinds],
+        server_host_keys=list(pairs),
         send_server_host_keys=True,  # a client learns of all keys before one goes
         encoding=None,
         line_editor=False,
@@ -99,7 +114,7 @@ class Login(asyncssh.SSHServer):
         self._connection = connection
         self._ssh: asyncssh.SSHServerConnection | None = None
         self._user, self._key = "", b""
-        self._sessions = 0
+        self._sessions = self._channels = self._refused = 0
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._ssh = conn
@@ -109,7 +124,7 @@ class Login(asyncssh.SSHServer):
 
     def begin_auth(self, username: str) -> bool:
         if not self._access.knows(username):
-            log.warning("unknown user endpoint=%s user=%r host=%s", self._access.endpoint, username, self._connection.host)
+            self._refuse("unknown user", username, "")
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -125,9 +140,14 @@ class Login(asyncssh.SSHServer):
         self._user, self._key = username, key.public_data
         if self._access.admits(username, self._key):
             return True
-        host, fingerprint = self._connection.host, key.get_fingerprint()
-        log.warning("key refused endpoint=%s user=%r host=%s key=%s", self._access.endpoint, username, host, fingerprint)
+        self._refuse("key refused", username, key.get_fingerprint())
         return False
+
+    def _refuse(self, what: str, user: str, key: str) -> None:
+        log.warning("%s endpoint=%s user=%r host=%s key=%s", what, self._access.endpoint, user, self._connection.host, key)
+        self._refused += 1
+        if self._refused >= _MAX_REFUSED and self._ssh is not None:
+            self._ssh.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many attempts")
 
     def auth_completed(self) -> None:
         self._access.logins.add(self)
@@ -141,7 +161,9 @@ class Login(asyncssh.SSHServer):
             self._ssh.disconnect(asyncssh.DISC_BY_APPLICATION, "the user is no longer admitted")
 
     def session_requested(self) -> asyncssh.SSHServerSessionFactory:
-        if (refusal := self._access.server.refusal(self._user)) is not None:
+        self._channels += 1
+        refusal = "too many channels" if self._channels > _MAX_CHANNELS else self._access.server.refusal(self._user)
+        if refusal is not None:
             log.warning("session refused user=%r host=%s problem=%s", self._user, self._connection.host, refusal)
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, refusal)
         return self._serve

@@ -179,8 +179,32 @@ async def test_algorithms_are_as_configured(operator: Client, port: int) -> None
         assert client.connection.get_extra_info("send_cipher") == "aes256-ctr"
 
 
+async def test_a_host_key_signs_as_configured(operator: Client, port: int) -> None:
+    parameters = "<transport-params><host-key><host-key-alg>rsa-sha2-512</host-key-alg></host-key></transport-params>"
+    await change(operator, users(port, host_keys=host_key(RSA, "rsa") + host_key(NODE, "ed"), inside=parameters))
+    for names in ("rsa-sha2-256", "ssh-ed25519"):
+        with pytest.raises((asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost)):
+            await asyncssh.connect("127.0.0.1", port, known_hosts=None, config=None, server_host_key_algs=names)
+    async with ssh_client(KEY, RSA, port) as client:
+        assert (await whoami(client))[0] == "someone"
+
+
+async def test_guessing_comes_to_an_end(operator: Client, port: int) -> None:
+    keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(40)]
+    with pytest.raises(DENIED) as refused:
+        await asyncssh.connect(
+            "127.0.0.1", port, username="someone", client_keys=[*keys, KEY], known_hosts=None, config=None
+        )
+    assert "too many attempts" in str(refused.value)
+
+
 async def test_sha1_is_not_offered(operator: Client, port: int) -> None:
-    for option in ({"mac_algs": "hmac-sha1", "encryption_algs": "aes128-ctr"}, {"kex_algs": "diffie-hellman-group14-sha1"}):
+    await change(operator, users(port, host_keys=host_key(RSA)))
+    for option in (
+        {"server_host_key_algs": "ssh-rsa"},
+        {"mac_algs": "hmac-sha1", "encryption_algs": "aes128-ctr"},
+        {"kex_algs": "diffie-hellman-group14-sha1"},
+    ):
         with pytest.raises((asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost)):
             await asyncssh.connect("127.0.0.1", port, username="someone", client_keys=[KEY], known_hosts=None, **option)
 
