@@ -13,9 +13,8 @@ from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import cast
 
-from qswitch.protocol.netconf import RpcError, RpcFailed
-
 from . import selection
+from .errors import refused
 
 _MOST = 4
 _WAIT_SECONDS = 2  # for one of those to be free: who waits holds a thread of the server
@@ -60,7 +59,7 @@ class Evaluators:
         """As `selection.select`, within limits. Raises RpcFailed."""
         numbers, tag, message = self._ask(json.dumps([*query, data.decode()]).encode() + b"\n")
         if tag:
-            raise RpcFailed(RpcError(tag, message, "protocol"))
+            raise refused(tag, message)
         return numbers
 
     def _ask(self, query: bytes) -> selection.Answer:

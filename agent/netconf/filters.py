@@ -12,9 +12,10 @@ from math import inf
 
 from lxml import etree
 
-from qswitch.protocol.netconf import BASE, RpcError, RpcFailed, split_name
+from qswitch.protocol.netconf import BASE, RpcFailed, split_name
 
 from . import selection
+from .errors import refused
 from .evaluation import Evaluators
 from .selection import Query, canonical
 from .superset import Names, Node, Superset
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _MOST_HERE = 128  # elements of a subtree filter that is evaluated in this process
 _MOST_ELEMENTS = 10_000  # of any subtree filter
+
+_FILTER = ("bad-element", "filter")
 
 _evaluators = Evaluators()
 
@@ -72,22 +75,15 @@ def parse(element: etree._Element, names: Names) -> Filter:
     if kind == "xpath":
         select = element.get("select") or element.get(f"{{{BASE}}}select")
         if not select:
-            raise _bad("missing-attribute", "an xpath filter needs 'select'", ("bad-attribute", "select"))
+            raise refused("missing-attribute", "an xpath filter needs 'select'", ("bad-attribute", "select"), _FILTER)
         if len(element):
-            raise RpcFailed(
-                RpcError(
-                    "unknown-element",
-                    "an xpath filter is empty",
-                    "protocol",
-                    info=(("bad-element", split_name(element[0])[1]),),
-                )
-            )
+            raise refused("unknown-element", "an xpath filter is empty", ("bad-element", split_name(element[0])[1]))
         return parse_xpath(select, element, names)
     if kind != "subtree":
-        raise _bad("bad-attribute", f"there is no filter type '{kind}'", ("bad-attribute", "type"))
+        raise refused("bad-attribute", f"there is no filter type '{kind}'", ("bad-attribute", "type"), _FILTER)
     size = sum(1 for _ in element.iter())
     if size > _MOST_ELEMENTS:
-        raise _bad("too-big", f"a filter has at most {_MOST_ELEMENTS} elements")
+        raise refused("too-big", f"a filter has at most {_MOST_ELEMENTS} elements")
     superset = Superset(names)
     superset.add_subtrees(element)
     query = Query(etree.tostring(element, encoding="unicode", with_tail=False), None, names.modules)
@@ -110,10 +106,6 @@ def parse_xpath(text: str, element: etree._Element, names: Names) -> Filter:
     plain = superset.add_xpath(text, expression)
     query = Query(expression.text, expression.namespaces, names.modules)
     return Filter(superset.xpath, superset.exact, query, names, not plain)
-
-
-def _bad(tag: str, message: str, *info: tuple[str, str]) -> RpcFailed:
-    return RpcFailed(RpcError(tag, message, "protocol", info=(*info, ("bad-element", "filter"))))
 
 
 def _keep(data: bytes, numbers: Iterable[int], names: Names, depth: float) -> bytes:

@@ -54,6 +54,10 @@ class _Place:
             if module in ("", owner)
         ]
 
+    def told_by(self, module: str, child: str) -> bool:
+        """Whether to compare a child, or `.`, tells no more than what is shown of the node anyway."""
+        return self.node.leaf if child == "." else child in self.node.keys and module in ("", self.module)
+
     def where(self, child: str, literal: str) -> "_Place":
         return replace(self, path=f"{self.path}[{child}={literal}]")
 
@@ -157,9 +161,9 @@ class Superset:
             deep = False
             if len(places) + len(self.paths) > _MOST_PATHS:
                 return False
-            for child, value in _PREDICATE.findall(step[2]):
-                child = child.rpartition(":")[2]
-                if not all(one.node.event or (one.node.leaf if child == "." else child in one.node.keys) for one in places):
+            for test, value in _PREDICATE.findall(step[2]):
+                module, child = self._test(test, expression)
+                if not all(one.node.event or one.told_by(module, child) for one in places):
                     self._whole(places)
                     return True
                 literal = value[0] + expression.canonical(value[1:-1]) + value[0]

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from lxml import etree
 
-from qswitch.protocol.netconf import RpcError, RpcFailed
+from qswitch.protocol.netconf import RpcFailed
+
+from .errors import refused
 
 _LONGEST = 4096
 _NC = r"[^\W\d][\w.-]*"
@@ -33,10 +35,6 @@ _INSIDE = ("slash", "root", "::", "@")  # a step after one of these goes on with
 Token = tuple[str, str]  # role, text
 
 
-def invalid(text: str, why: str) -> RpcFailed:
-    return RpcFailed(RpcError("invalid-value", f"xpath filter '{text[:200]}': {why}", "protocol"))
-
-
 @dataclass(slots=True)
 class Expression:
     """An expression that selects nodes, for an evaluator with any context node."""
@@ -51,12 +49,12 @@ class Expression:
     def __post_init__(self) -> None:
         """Raises RpcFailed `invalid-value` for what is no XPath, or selects no nodes."""
         if len(self.source) > _LONGEST:
-            raise invalid(self.source, f"longer than {_LONGEST} characters")
+            raise self._invalid(f"longer than {_LONGEST} characters")
         self.text = " ".join(self._parts())
         try:
             etree.XPath(self.text, namespaces=self.namespaces, regexp=False)
         except etree.XPathError as error:
-            raise invalid(self.source, "malformed") from error
+            raise self._invalid("malformed") from error
 
     def _parts(self) -> Iterator[str]:
         opened: list[str] = []
@@ -68,7 +66,7 @@ class Expression:
             if before == "root":
                 self._look(text if role == "test" and text[-1] != "*" else None)
             if role in ("literal", "operator", "function") and text != "id" and all(one == "group" for one in opened):
-                raise invalid(self.source, "its value is no set of nodes")
+                raise self._invalid("its value is no set of nodes")
             if role in ("[", "call", "group"):
                 opened.append(role)
             elif role in ("]", ")") and opened:
@@ -82,7 +80,7 @@ class Expression:
         if role == "literal":
             return f"{text[0]}{self.canonical(text[1:-1])}{text[0]}" if text[0] in "'\"" else text
         if role == "function" and not _FUNCTION.fullmatch(text):
-            raise invalid(self.source, f"there is no function '{text}'")
+            raise self._invalid(f"there is no function '{text}'")
         if role != "test" or text == "*":
             return text
         prefix, colon, _ = text.partition(":")
@@ -90,8 +88,11 @@ class Expression:
             return text if before == "@" else f"*[local-name()='{text}']"
         self.namespaces[prefix] = self.namespace_of(prefix)
         if not self.namespaces[prefix]:
-            raise invalid(self.source, f"prefix '{prefix}' is bound to no namespace and is no module")
+            raise self._invalid(f"prefix '{prefix}' is bound to no namespace and is no module")
         return text
+
+    def _invalid(self, why: str) -> RpcFailed:
+        return refused("invalid-value", f"xpath filter '{self.source[:200]}': {why}", ("bad-element", "filter"))
 
     def _look(self, name: str | None) -> None:
         self.roots = None if name is None or self.roots is None else self.roots | {name}
@@ -99,7 +100,7 @@ class Expression:
     def _tokens(self) -> Iterator[Token]:
         """The tokens with the part they play (XPath 1.0 clause 3.7)."""
         role, found = "end", [one for one in _TOKEN.finditer(self.source) if one.lastgroup != "space"]
-        for one, after in zip(found, [*(one[0] for one in found[1:]), ""], strict=True):
+        for one, after in zip(found, [*(one[0] for one in found[1:]), ""], strict=False):
             role = self._role(str(one.lastgroup), one[0], role, after)
             yield role, one[0]
 
@@ -108,7 +109,7 @@ class Expression:
         if kind == "literal":
             return "literal"
         if kind == "wrong" or text == "$" or (kind == "name" and not operand and text not in ("and", "or", "mod", "div")):
-            raise invalid(self.source, f"'{text}' cannot stand there")
+            raise self._invalid(f"'{text}' cannot stand there")
         if kind == "name" and operand:
             return "axis" if after == "::" else "test" if after != "(" else "type" if text in _NODE_TYPES else "function"
         if text == "*" and operand:

@@ -193,3 +193,20 @@ async def test_events_are_filtered_by_any_expression(filled: Front, client: Clie
     for identifier, reason in zip(LINKS, ("flood", "fire", "storm", "fire brigade"), strict=False):
         filled.side("notify", event.format(identifier, reason))
     assert [b"fire<" in await client.receive(), b"fire brigade<" in await client.receive()] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        "/q:qkd_node/q:qkdn_id",
+        f"/q:qkd_node/q:qkd_links/q:qkd_link[q:qkdl_id='{LINKS[3]}']",
+        f"//q:qkd_link[q:qkdl_id='{LINKS[3]}']/q:qkdl_enable",
+        "//q:qkd_link/q:qkdl_enable | //q:qkd_interface",
+        "/q:qkd_node/*/q:qkd_interface[q:qkdi_id='8']/q:qkdi_model[.='model 8']",
+        "/q:qkd_node/q:nothing",
+        "//q:*",
+    ],
+)
+async def test_sysrepo_selects_what_an_evaluated_filter_does(client: Client, select: str) -> None:
+    plain, evaluated = await get(client, xpath(select)), await get(client, xpath(f"({select})[true()]"))
+    assert etree.tostring(plain, method="c14n") == etree.tostring(evaluated, method="c14n")

@@ -3,9 +3,11 @@
 import time
 
 import pytest
+from hypothesis import given, strategies as st
 from lxml import etree
 
 from qswitch.agent.netconf.filters import Filter, parse, parse_xpath
+from qswitch.agent.netconf.selection import select
 from qswitch.agent.netconf.superset import Names, Node
 from qswitch.protocol.netconf import BASE, RpcFailed
 
@@ -263,6 +265,45 @@ def test_what_is_no_filter(element: str, tag: str) -> None:
     assert failed.value.errors[0].tag == tag
 
 
+SIGNS = ["/", "//", ".", "..", "*", "|", "@", "(", ")", "[", "]", ",", "::", "-", "+", "=", "!=", "<", "$", "!", "#", ":"]
+WORDS = ["and", "or", "div", "c:top", "c:user", "c:name", "s:top", "name", "q:x", "child", "ancestor-or-self", "following"]
+OTHER = ["1", "2.5", "'x'", '"y"', "text", "node", "count", "id", "not", "position", "last"]
+PIECES = st.sampled_from(SIGNS + WORDS + OTHER)
+
+
+@given(st.lists(PIECES, max_size=12).map(" ".join) | st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=20))
+def test_any_text_is_an_xpath_or_refused(text: str) -> None:
+    """What is taken for an expression of nodes is one: nothing but its functions' arguments can be wrong with it."""
+    element = etree.fromstring(f'<a xmlns:c="{CONFIG}" xmlns:s="{STATS}"/>')
+    try:
+        found = parse_xpath(text, element, NAMES)
+    except RpcFailed as error:
+        assert error.errors[0].tag == "invalid-value"
+        return
+    if found._query is not None:
+        try:
+            select(found._query, DATA.encode())
+        except etree.XPathError as error:
+            assert "argument" in str(error) or "type" in str(error), text
+
+
+@st.composite
+def subtrees(draw: st.DrawFn, depth: int = 5) -> str:
+    """Filters that name what the data have, and some of what they have not."""
+    name = draw(st.sampled_from(["top", "users", "user", "name", "type", "company-info", "id", "tag", "alone", "nothing"]))
+    namespace = draw(st.sampled_from(["", "", "", ' xmlns=""', f' xmlns="{STATS}"', ' kind="x"']))
+    text = draw(st.sampled_from(["", "", "fred", "admin", "2", "a"]))
+    inside = "".join(draw(st.lists(subtrees(depth - 1), max_size=3))) if depth else ""
+    return f"<{name}{namespace}>{inside or text}</{name}>"
+
+
+@given(st.lists(subtrees(), max_size=2).map("".join))
+def test_what_a_subtree_selects_it_selects_again(inside: str) -> None:
+    filter_ = subtree(f'<top xmlns="{CONFIG}"><users>{inside}</users>{inside}</top>')
+    once = narrowed(filter_)
+    assert narrowed(filter_, once.removeprefix("<data>").removesuffix("</data>")) == once
+
+
 def test_an_xpath_of_nmda_is_text() -> None:
     """RFC 8526 clause 3.1.1: `xpath-filter` holds the expression, its prefixes are in scope there."""
     element = etree.fromstring(f'<xpath-filter xmlns:q="{CONFIG}">/q:top/q:tag[. != "a"]</xpath-filter>')
@@ -309,6 +350,8 @@ def test_a_subtree_asks_sysrepo_by_keys_alone(inside: str, asked: str | None, ex
         ("//c:user[c:name='fred']/c:type", f"{USERS}[name='fred']/type", True),
         ("/c:top/c:tag[.='a'] | /s:top", "/config:top/tag[.='a'] | /stats:top", True),
         ("/c:top[.='a']", "/config:top", False),
+        ("/c:top/c:users/c:user[s:name='fred']", USERS, False),
+        ("/c:top/c:users/c:user[name='fred'][config:name='fred']", f"{USERS}[name='fred'][name='fred']", True),
         (f"{USERS}[c:type='admin']/c:name", USERS, False),
         ("/c:top/c:users/c:user[c:name='fred' or c:type='admin']", "/config:top", False),
         ("/c:top/c:users/c:user[/s:top/s:interfaces]", "/config:top | /stats:top", False),
