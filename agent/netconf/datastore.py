@@ -20,7 +20,7 @@ from sysrepo.session import SysrepoSession
 
 from qswitch.protocol.netconf import RpcFailed
 
-from . import errors, nacm
+from . import errors, nacm, payload
 from .filters import Filter
 from .schema import Schema
 from .superset import Names
@@ -172,7 +172,8 @@ class UserSession:
                         self.session.apply_changes()
                 except sysrepo.SysrepoError as error:
                     # The errors are read before the clean-up overwrites them.
-                    raise errors.from_sysrepo(error, self.session, self.schema.namespace_of) from error
+                    failed = self._failed(error)
+                    raise failed if edit is None else payload.located(failed, edit, self.schema) from error
                 finally:
                     self.session.discard_changes()
 
@@ -184,7 +185,7 @@ class UserSession:
 
     def validate_config(self, config: bytes) -> None:
         """YANG validation of a complete configuration that stands nowhere."""
-        with self._errors(), self._parsed(config, parse_only=False, opaq=False, strict=True, no_state=True):
+        with self._errors(), self._parsed(config, complete=True):
             pass
 
     def copy(self, source: str, target: str, *, unrestricted: bool = False) -> None:
@@ -203,9 +204,10 @@ class UserSession:
 
     def replace(self, target: str, config: bytes) -> None:
         """Replaces a datastore by a complete configuration; an empty one leaves nothing."""
-        with self._errors():
+        with self._errors(), self.session.get_ly_ctx() as context:
             self.session.switch_datastore(target)
-            _replace(self.session, config, opaq=False, strict=True, no_state=True)
+            tree = payload.parse(context, config, self.schema) if config else None
+            self.session.replace_config_ly(tree, None)  # which frees the tree
 
     def import_running(self, config: bytes) -> None:
         """Replaces running, unrestricted, by what was exported: for a session that has it locked.
@@ -273,10 +275,9 @@ class UserSession:
                 call.root().free()
 
     @contextlib.contextmanager
-    def _parsed(self, config: bytes, **how: bool) -> Iterator[libyang.DNode | None]:
-        """The data tree of an edit. Opaque nodes let `delete` name a leaf without its value; sysrepo checks the rest."""
+    def _parsed(self, config: bytes, *, complete: bool = False) -> Iterator[libyang.DNode | None]:
         with self.session.get_ly_ctx() as context:
-            tree = context.parse_data_mem(config, "xml", **{"parse_only": True, "opaq": True, **how})
+            tree = payload.parse(context, config, self.schema, complete=complete)
             try:
                 yield tree
             finally:
@@ -300,9 +301,12 @@ class UserSession:
             try:
                 yield
             except sysrepo.SysrepoError as error:
-                raise errors.from_sysrepo(error, self.session, self.schema.namespace_of) from error
+                raise self._failed(error) from error
             except libyang.LibyangError as error:
-                raise errors.from_libyang(error, self.schema.namespace_of) from error
+                raise errors.from_libyang(error, self.schema.namespace_of, self.schema.musts) from error
+
+    def _failed(self, error: sysrepo.SysrepoError) -> RpcFailed:
+        return errors.from_sysrepo(error, self.session, self.schema.namespace_of, self.schema.musts)
 
 
 @contextlib.contextmanager
@@ -348,11 +352,11 @@ def _printed_output(tree: libyang.DNode | None, call: libyang.DNode) -> bytes:
     return b"".join(child.print_mem("xml", pretty=False).encode() for child in operation or ())
 
 
-def _replace(session: SysrepoSession, config: bytes, **how: bool) -> None:
-    """Replaces a session's datastore. Raises sysrepo.SysrepoError, libyang.LibyangError."""
+def _replace(session: SysrepoSession, config: bytes) -> None:
+    """Replaces a session's datastore by what was exported. Raises sysrepo.SysrepoError, libyang.LibyangError."""
     with session.get_ly_ctx() as context:
-        tree = context.parse_data_mem(config, "xml", **{"parse_only": True, **how}) if config else None
-        session.replace_config_ly(tree, None)  # which frees the tree
+        tree = context.parse_data_mem(config, "xml", parse_only=True) if config else None
+        session.replace_config_ly(tree, None)
 
 
 def _send(session: SysrepoSession, operation: libyang.DNode) -> Any:

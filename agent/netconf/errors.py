@@ -6,16 +6,18 @@ the sysrepo code of its `EDGES` row, which leads back to the error-tag there.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import libyang
 import sysrepo
+from _libyang import ffi as ly_ffi, lib as ly
 from _sysrepo import ffi, lib
 from sysrepo.session import SysrepoSession
 
-from qswitch.protocol.netconf import RpcError, RpcFailed
+from qswitch.protocol.netconf import YANG, RpcError, RpcFailed
 
 from ..errors import EDGES
 from . import nacm
@@ -28,13 +30,19 @@ _WORDS: tuple[tuple[str, str, str, str], ...] = (
     (r'^No \(implemented\) module with namespace "([^"]+)"', "unknown-namespace", "", "bad-namespace"),
     (r'is missing its key "([^"]+)"', "missing-element", "", "bad-element"),
     (r'^Mandatory node "([^"]+)" instance does not exist', "missing-element", "", "bad-element"),
-    (r'^Mandatory choice "([^"]+)" data do not exist', "data-missing", "missing-choice", ""),
+    (r'^Mandatory choice "([^"]+)" data do not exist', "data-missing", "missing-choice", f"{{{YANG}}}missing-choice"),
     (r"no target instance", "data-missing", "instance-required", ""),
     (r"^Must condition", "operation-failed", "must-violation", ""),
     (r'^When condition .* not satisfied|^Node "([^"]+)" .*when', "unknown-element", "", "bad-element"),
     (r"^Unique data", "operation-failed", "data-not-unique", ""),
     (r'^Too many "([^"]+)" instances', "operation-failed", "too-many-elements", ""),
     (r'^Too few "([^"]+)" instances', "operation-failed", "too-few-elements", ""),
+    (r'^Annotation definition for attribute "(?:[^":]+:)?([^"]+)" not found', "unknown-attribute", "", "bad-attribute"),
+    (r'^Missing mandatory prefix for XML metadata "([^"]+)"', "unknown-attribute", "", "bad-attribute"),
+    (r'^Node "([^"]+)" instance to insert next to not found', "bad-attribute", "missing-instance", "bad-element"),
+    (r'^Data for both cases "', "bad-element", "", ""),
+    (r'^Child element "([^"]+)" inside a terminal node', "unknown-element", "", "bad-element"),
+    (r'^Text value ".*" inside an inner node "([^"]+)"', "bad-element", "", "bad-element"),
     (r"to be created already exists", "data-exists", "", ""),
     (r"to be deleted does not exist", "data-missing", "", ""),
     (r'^Unexpected data state node "([^"]+)"', "unknown-element", "", "bad-element"),
@@ -43,8 +51,11 @@ _WORDS: tuple[tuple[str, str, str, str], ...] = (
 _UNKNOWN = "operation-failed"
 _PREDICATES = re.compile(r"""\[(?:[^\]'"]|'[^']*'|"[^"]*")*\]""")
 _PATH = re.compile(r'\s*\((?:path|data path|node) "(.*)"\)$')
+_ATTRIBUTE = re.compile(r"(.*)/@(?:[\w.-]+:)?([\w.-]+)")  # the path of a metadata instance
+_UNIQUE = re.compile(r'^Unique data leaf\(s\) "([^"]+)" not satisfied in "(/.*)" and "(/.*)"\.$')
 
 NamespaceOf = Callable[[str], str]  # module name -> namespace; "" when there is no such module
+Musts = Mapping[str, str]  # what libyang says of a `must` that has words or an app-tag of its own -> the app-tag
 
 
 def _tags() -> dict[int, str]:
@@ -64,16 +75,55 @@ def refused(tag: str, message: str, *info: tuple[str, str]) -> RpcFailed:
     return RpcFailed(RpcError(tag, message, "protocol", info=info))
 
 
-def from_sysrepo(error: sysrepo.SysrepoError, session: SysrepoSession, namespace_of: NamespaceOf) -> RpcFailed:
+def at(tag: str, message: str, path: str, namespace_of: NamespaceOf, attribute: str = "") -> RpcFailed:
+    """A failure at a node, or at an attribute of it; `path` is libyang's."""
+    qualified, namespaces = qualify(path, namespace_of)
+    return RpcFailed(RpcError(tag, message, path=qualified, info=_info(tag, path, attribute), namespaces=namespaces))
+
+
+def from_sysrepo(
+    error: sysrepo.SysrepoError, session: SysrepoSession, namespace_of: NamespaceOf, musts: Musts = MappingProxyType({})
+) -> RpcFailed:
     """The failure that a session's last call reported."""
     found = _details(session) or [(error.rc, error.msg or str(error))]
-    return _distinct(_from_code(code, text, namespace_of) for code, text in found)
+    return _distinct(_from_code(code, text, namespace_of, musts) for code, text in found)
 
 
-def from_libyang(error: libyang.LibyangError, namespace_of: NamespaceOf) -> RpcFailed:
+def from_libyang(error: libyang.LibyangError, namespace_of: NamespaceOf, musts: Musts = MappingProxyType({})) -> RpcFailed:
     """The failure of parsing or printing."""
     items = [(one.msg or str(error), one.data_path or "") for one in error.errors] or [(str(error), "")]
-    return _distinct(_from_words(text, path, namespace_of) for text, path in items)
+    return _distinct(_from_words(text, path, namespace_of, musts) for text, path in items)
+
+
+def from_context(context: libyang.Context, namespace_of: NamespaceOf, musts: Musts) -> RpcFailed:
+    """The failure of libyang's last call, with what its binding leaves out."""
+    found, item = [], ly.ly_err_first(context.cdata)
+    while item:
+        path = _text(item.data_path) or _text(item.schema_path)
+        error = _from_words(_text(item.msg), path, namespace_of, musts)
+        if error.tag == _UNKNOWN and not error.app_tag and item.vecode == ly.LYVE_DATA:
+            error = replace(error, tag="invalid-value")  # in the words of a type
+        found.append(replace(error, app_tag=_text(item.apptag) or error.app_tag))
+        item = item.next
+    ly.ly_err_clean(context.cdata, ly_ffi.NULL)
+    return _distinct(found or [RpcError(_UNKNOWN, "the data cannot be read")])
+
+
+def _text(pointer: Any) -> str:
+    return str(ly_ffi.string(pointer).decode(errors="replace")) if pointer else ""
+
+
+def with_paths(failed: RpcFailed, paths: Mapping[str, str], namespace_of: NamespaceOf) -> RpcFailed:
+    """The failure, errors without a path given that of the node they name."""
+
+    def completed(error: RpcError) -> RpcError:
+        name = re.match(r'Node "([^"]+)"', error.message)
+        if error.path or name is None or name[1] not in paths:
+            return error
+        path, namespaces = qualify(paths[name[1]], namespace_of)
+        return replace(error, path=path, namespaces=namespaces)
+
+    return RpcFailed(*map(completed, failed.errors))
 
 
 def _distinct(found: Iterable[RpcError]) -> RpcFailed:
@@ -100,25 +150,52 @@ def _said(error: Any) -> str:
     return f'{text} (path "{denied}")' if denied else text
 
 
-def _from_code(code: int, text: str, namespace_of: NamespaceOf) -> RpcError:
+def _from_code(code: int, text: str, namespace_of: NamespaceOf, musts: Musts) -> RpcError:
     found = _PATH.search(text)
     words, path = (text[: found.start()], found[1]) if found else (text, "")
-    error = _from_words(words, path, namespace_of)
+    error = _from_words(words, path, namespace_of, musts)
     # Libraries say where a value is wrong; a callback's text has no such end, and its code says what it means.
     tag = _TAGS.get(code, _UNKNOWN)
-    if error.tag != _UNKNOWN or (path and tag != "access-denied"):
+    if error.tag != _UNKNOWN or error.app_tag or (path and tag != "access-denied"):
         return error
     return replace(error, tag=tag, type=_type(tag))
 
 
-def _from_words(text: str, path: str, namespace_of: NamespaceOf) -> RpcError:
-    qualified, namespaces = qualify(path, namespace_of)
-    for pattern, tag, app_tag, info in _WORDS:
+def _from_words(text: str, path: str, namespace_of: NamespaceOf, musts: Musts) -> RpcError:
+    metadata = _ATTRIBUTE.fullmatch(path)
+    path, attribute = (metadata[1], metadata[2]) if metadata else (path, "")
+    tag, app_tag = _UNKNOWN, musts.get(text, "")
+    quoted: tuple[tuple[str, str], ...] = ()
+    for pattern, *meaning, info in () if text in musts else _WORDS:
         if match := re.search(pattern, text):
-            quoted = (match[1] or "") if match.re.groups else ""
-            pairs = ((info, quoted),) if info and quoted else ()
-            return RpcError(tag, text, app_tag=app_tag, path=qualified, info=pairs, namespaces=namespaces)
-    return RpcError(_UNKNOWN, text, path=qualified, namespaces=namespaces)
+            tag, app_tag = meaning
+            quoted = ((info, match[1]),) if info and match[1] else ()
+            break
+    if attribute and tag == "invalid-value":
+        tag = "bad-attribute"
+    qualified, namespaces = qualify(path, namespace_of)
+    pairs = quoted + tuple(one for one in _info(tag, path, attribute) if one[0] not in dict(quoted))
+    if unique := _UNIQUE.match(text):
+        pairs = _not_unique(unique, namespace_of)
+    return RpcError(tag, text, app_tag=app_tag, path=qualified, info=pairs, namespaces=namespaces)
+
+
+def _info(tag: str, path: str, attribute: str) -> tuple[tuple[str, str], ...]:
+    """What appendix A of RFC 6241 wants to have named, as far as a path tells."""
+    found = (("bad-attribute", attribute or "insert"),) if tag.endswith("-attribute") else ()
+    named = tag.endswith(("-attribute", "-element")) and path
+    return (*found, ("bad-element", last_name(path))) if named else found
+
+
+def _not_unique(words: re.Match[str], namespace_of: NamespaceOf) -> tuple[tuple[str, str], ...]:
+    """RFC 7950 clause 15.1."""
+    leafs = (f"{entry}/{leaf}" for entry in (words[2], words[3]) for leaf in words[1].split())
+    return tuple((f"{{{YANG}}}non-unique", qualify(leaf, namespace_of)[0]) for leaf in leafs)
+
+
+def last_name(path: str) -> str:
+    """The name of the node at the end of a path."""
+    return (list(split_path(path)) or [""])[-1].partition("[")[0].rpartition(":")[2]
 
 
 def _type(tag: str) -> str:

@@ -3,7 +3,7 @@
 A value of its time: it is read at the start, and anew when modules have changed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import libyang
@@ -59,6 +59,10 @@ class Schema:
         top = [node for one in context if one.implemented() for node in one.children(types=_DATA)]
         namespaces = {one.name: one.namespace for one in self._by_name.values()}
         self.names = Names(self._by_namespace, namespaces, Node(_children(top)))
+        nodes = [one for node in top for one in node.iter_tree()]
+        self.musts = dict(words for node in nodes for words in _musts(node))
+        # Namespaces of modules that have a choice.
+        self.choosing = frozenset(namespaces[one.module().name()] for one in nodes if _in_case(one))
         self.content_id = content_id
         self.capabilities = self._capabilities(content_id)
 
@@ -124,6 +128,19 @@ def _node(node: libyang.SNode, event: bool) -> Node:
         return Node(leaf=kind in _LEAVES, opaque=kind not in _LEAVES, event=event)
     keys = frozenset(map(libyang.SNode.name, node.keys() if kind == SNode.LIST else ()))
     return Node(_children(node.children(types=_DATA), event), keys, event=event)
+
+
+def _musts(node: SNode) -> Iterator[tuple[str, str]]:
+    """What libyang says when a `must` is not satisfied that has words or an app-tag of its own, and the app-tag."""
+    for must in node.musts():
+        app_tag, words = libyang.util.c2str(must.cdata.eapptag), must.error_message()
+        if app_tag or words:
+            yield words or f'Must condition "{must.condition()}" not satisfied.', app_tag or "must-violation"
+
+
+def _in_case(node: SNode) -> bool:
+    above = node.cdata.parent
+    return bool(above) and bool(above.nodetype == SNode.CASE)
 
 
 def _notifies(node: libyang.SNode) -> bool:

@@ -116,9 +116,8 @@ async def test_access_denied(front: Front) -> None:
         await refused(guest, "<kill-session><session-id>1</session-id></kill-session>", "access-denied")
 
 
-NO_GUESTS = NACM.replace(
+NO_GUESTS = NACM.replace("</groups>", "<group><name>guests</name><user-name>guest</user-name></group></groups>").replace(
     "</nacm>",
-    "<groups><group><name>guests</name><user-name>guest</user-name></group></groups>"
     "<rule-list><name>guests</name><group>guests</group><rule><name>nothing</name><module-name>conformance</module-name>"
     "<access-operations>*</access-operations><action>deny</action></rule></rule-list></nacm>",
 )
@@ -265,7 +264,7 @@ CONSTRAINTS = [
     constraint(
         "8.3.1",
         "a leaf with elements",
-        "<values><word><x/></word></values>",
+        "<values><text><x/></text></values>",
         ("unknown-element", "bad-element", "invalid-value"),
         "",
     ),

@@ -116,7 +116,7 @@ async def test_a_test_only_edit_changes_nothing(client: Client) -> None:
             "",
             ("bad-element", "qkdn_status"),
         ),
-        (link("explode"), "invalid-value", "", None),
+        (link("explode"), "bad-attribute", "", ("bad-attribute", "operation")),
     ],
 )
 async def test_a_bad_edit_says_what_and_where(
