@@ -174,7 +174,8 @@ class Subscription:
 
     async def _send(self, events: list[Event], at_its_pace: bool = False) -> None:
         if self._wanted is not None and events:
-            events = await self._server.call(_matching, self._wanted, events)
+            # Not in the pool of the operations: what a filter costs is for its author to decide.
+            events = await asyncio.to_thread(_matching, self._wanted, events)
         for event in events:
             if at_its_pace:
                 await self._session.room()
