@@ -35,6 +35,9 @@ class _Evaluator:
                 _COMMAND, stdin=pipe, stdout=pipe, stderr=nowhere, env=_NOTHING, cwd="/", start_new_session=True
             )
 
+    def serves(self) -> bool:
+        return self._process.poll() is None
+
     def ask(self, query: bytes) -> selection.Answer:
         """Raises OSError or ValueError when there is no answer."""
         self._ours.sendall(query)
@@ -68,7 +71,8 @@ class Evaluators:
         except Empty:
             return selection.EXHAUSTED
         try:
-            evaluator = evaluator or _Evaluator()
+            if evaluator is None or not evaluator.serves():
+                evaluator = _Evaluator()
             return evaluator.ask(query)
         except (OSError, ValueError):
             if evaluator is not None:
