@@ -170,7 +170,7 @@ class Counts:
     def add(self, session: Session) -> None:
         """A session has ended."""
         self.in_bad_hellos += session.reason == "bad-hello"
-        self.dropped_sessions += session.reason not in ("closed", "bad-hello")
+        self.dropped_sessions += session.reason not in ("closed", "killed", "bad-hello")
         for name in COUNTED:
             self._ended[name] += getattr(session, name)
 

@@ -7,7 +7,7 @@ goes to the client passes one queue with a limit: a client that does not read lo
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -209,8 +209,8 @@ class Session:
             call = Call(self._server, self, user, rpc.operation)
             return netconf.build_reply(attributes, perform(call)), call.then
         except RpcFailed as failed:
-            self.out_rpc_errors += 1
-            return netconf.build_error_reply(failed.attributes or attributes, failed.errors), None
+            self.in_bad_rpcs += failed.attributes is not None  # it was no correct rpc, else they are known
+            return self._refusal(failed.attributes or attributes, failed.errors), None
         except MalformedMessage as error:
             self.in_bad_rpcs += 1
             if self._chunks:
@@ -220,7 +220,11 @@ class Session:
         except Exception:
             log.exception("operation failed session=%d", self.id)
             internal = RpcError("operation-failed", "internal error of the server")
-            return netconf.build_error_reply(attributes, [internal]), None
+            return self._refusal(attributes, [internal]), None
+
+    def _refusal(self, attributes: Attributes, errors: Iterable[RpcError]) -> bytes:
+        self.out_rpc_errors += 1
+        return netconf.build_error_reply(attributes, errors)
 
     def close(self) -> None:
         """Ends the session once what is queued has been sent."""
@@ -234,9 +238,8 @@ class Session:
         if self._chunks:
             self._send(self._malformed_reply(text))
 
-    @staticmethod
-    def _malformed_reply(text: str) -> bytes:
-        return netconf.build_error_reply(Attributes(), [RpcError("malformed-message", text, "rpc")])
+    def _malformed_reply(self, text: str) -> bytes:
+        return self._refusal(Attributes(), [RpcError("malformed-message", text, "rpc")])
 
     def _send(self, message: bytes) -> None:
         framed = self._framing.frame(message)

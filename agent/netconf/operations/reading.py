@@ -8,7 +8,7 @@ from qswitch.protocol.netconf import BASE, MONITORING
 from ..datastore import WITH_DEFAULTS, Reading
 from ..errors import refused
 from ..schema import source
-from .call import Call, datastore, selection, text
+from .call import Call, datastore, parameter, selection, text
 
 _WITH_DEFAULTS = "urn:ietf:params:xml:ns:yang:ietf-netconf-with-defaults"
 
@@ -27,6 +27,8 @@ def _read(call: Call, where: str) -> bytes:
 
 
 def get_schema(call: Call) -> bytes:
+    if parameter(call, "identifier") is None:
+        raise refused("missing-element", "a schema must be named", ("bad-element", "identifier"))
     identifier = text(call, "identifier", "")
     version = text(call, "version", "")
     form = text(call, "format", "yang").rpartition(":")[2]
