@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 _READ = 65536
 _CLOSE_SECONDS = 5.0
+# What each write makes a record of. A client that waits at the socket, as ncclient does, must not have the rest of a record
+# inside its TLS library by then: no record is longer than what it reads at once.
+_RECORD = 4096
 _VERSIONS = {"tls12": ssl.TLSVersion.TLSv1_2, "tls13": ssl.TLSVersion.TLSv1_3}
 # The octet before a fingerprint (RFC 7407, by RFC 5246 clause 7.4.1.4.1). MD5 names nobody here: it has collisions.
 _DIGESTS = {2: "sha1", 3: "sha224", 4: "sha256", 5: "sha384", 6: "sha512"}
@@ -98,7 +101,8 @@ class TlsStream:
         return await self._reader.read(_READ)
 
     def write(self, data: bytes) -> None:
-        self._writer.write(data)
+        for start in range(0, len(data), _RECORD):
+            self._writer.write(data[start : start + _RECORD])
 
     async def drain(self) -> None:
         await self._writer.drain()

@@ -6,8 +6,10 @@ import ssl
 from pathlib import Path
 
 import asyncssh
+import ncclient.manager
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from netconf_access import (
     LOCALHOST,
     Certified,
@@ -240,6 +242,24 @@ async def test_versions_and_suites_are_as_configured(front: Front, port: int, tm
         assert wire.get_extra_info("cipher")[:2] == ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLSv1.2")
     made.minimum_version = ssl.TLSVersion.TLSv1_3
     assert await refused(made, port)
+
+
+async def test_a_public_client_is_served(front: Front, port: int, tmp_path: Path) -> None:
+    await configure(front, endpoint(port, cert_to_name(1, "specified", BY_CA, "controller")))
+    own, authorities = PLAIN.write(tmp_path / "own.pem"), tmp_path / "ca.pem"
+    authorities.write_bytes(CA.certificate.public_bytes(Encoding.PEM))
+
+    def tour() -> str:
+        files = {
+            "certfile": str(own),
+            "keyfile": str(own),
+            "ca_certs": str(authorities),
+            "protocol": ssl.PROTOCOL_TLS_CLIENT,
+        }
+        with ncclient.manager.connect_tls(host="127.0.0.1", port=port, check_hostname=False, **files) as manager:
+            return str(manager.get_config("running").data_xml)
+
+    assert "<qkdn_id>" in await asyncio.to_thread(tour)
 
 
 async def test_an_endpoint_changes_its_transport(front: Front, port: int, tmp_path: Path) -> None:
