@@ -3,7 +3,7 @@
 A value of its time: it is read at the start, and anew when modules have changed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import libyang
@@ -46,7 +46,7 @@ class Module:
     implemented: bool
     features: tuple[str, ...]
     notifications: bool  # whether it defines any
-    operations: tuple[str, ...]  # names of its RPCs
+    operations: Mapping[str, frozenset[tuple[str, str]]]  # its RPCs, with module and name of each parameter
 
 
 class Schema:
@@ -75,10 +75,10 @@ class Schema:
         """The implemented module of a namespace; "" when there is none."""
         return self._by_namespace.get(namespace, "")
 
-    def operations_of(self, namespace: str) -> tuple[str, ...]:
-        """Names of the RPCs of the implemented module that has the namespace."""
+    def operations_of(self, namespace: str) -> Mapping[str, frozenset[tuple[str, str]]]:
+        """The RPCs of the implemented module that has the namespace: names, with module and name of each parameter."""
         module = self._by_name.get(self.module_of(namespace))
-        return module.operations if module else ()
+        return module.operations if module else {}
 
     @property
     def notifying(self) -> tuple[str, ...]:
@@ -110,8 +110,13 @@ def _module(module: libyang.Module) -> Module:
         implemented=implemented,
         features=tuple(feature.name() for feature in module.features() if feature.state()),
         notifications=bool(events) or any(map(_notifies, nodes)),
-        operations=tuple(node.name() for node in nodes if isinstance(node, libyang.SRpc)),
+        operations={node.name(): _parameters(node) for node in nodes if isinstance(node, libyang.SRpc)},
     )
+
+
+def _parameters(operation: libyang.SRpc) -> frozenset[tuple[str, str]]:
+    nodes = operation.input().children(types=_DATA) if operation.input() else ()
+    return frozenset((one.module().name(), one.name()) for one in nodes)
 
 
 def _children(nodes: Iterable[libyang.SNode], event: bool = False) -> dict[str, dict[str, Node]]:

@@ -59,14 +59,11 @@ def front(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fro
 
 
 def _install(front: Front) -> None:
-    """A node's modules, the suite's own, and every capability that this version of the software knows."""
+    """A node's modules and the suite's own."""
     netconf_front.install(front)
-    features = [part for one in yang.NETCONF_FEATURES for part in ("-e", one)]
-    for arguments in ["-i", str(MODULE), "-s", str(yang.SEARCH[-1])], ["-c", "ietf-netconf", *features]:
-        done = subprocess.run(
-            ["sysrepoctl", *arguments], check=False, env=front.environment, capture_output=True, timeout=60, text=True
-        )
-        assert done.returncode == 0, done.stderr
+    command = ["sysrepoctl", "-i", str(MODULE), "-s", str(yang.SEARCH[-1])]
+    done = subprocess.run(command, check=False, env=front.environment, capture_output=True, timeout=60, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -219,6 +219,8 @@ def install(front: Front) -> None:
     command += ["-I", str(initial)]
     done = subprocess.run(command, check=False, env=front.environment, capture_output=True, timeout=60, text=True)
     assert done.returncode == 0, done.stderr
+    features = [part for one in yang.NETCONF_FEATURES for part in ("-e", one)]
+    subprocess.run(["sysrepoctl", "-c", "ietf-netconf", *features], check=True, env=front.environment, timeout=60)
     for name in yang.REPLAY:
         subprocess.run(["sysrepoctl", "-c", name, "-r", "on"], check=True, env=front.environment, timeout=60)
     (front.path / "sysrepo" / MARKER).write_text("{}")

@@ -4,8 +4,11 @@ A function gets a `Call`, runs in a worker thread, may block, and returns the co
 refuses it raises as RpcFailed. NACM's rule about executing an operation is asked before the function is called.
 """
 
+from collections.abc import Collection
+
 from qswitch.protocol.netconf import BASE, MONITORING, NMDA, NOTIFICATION, YANG, split_name
 
+from ..errors import refused
 from . import committing, configuration, events, locking, nmda, other, reading, sessions
 from .call import Call, Operation
 
@@ -43,4 +46,15 @@ def perform(call: Call) -> bytes:
     # Closing one's own session is always allowed (RFC 8341 clause 3.2.4).
     if module and operation is not sessions.close_session:
         call.user.may_execute(module, name)
+    if (parameters := call.user.schema.operations_of(namespace).get(name)) is not None:
+        _know(call, parameters)
     return operation(call)
+
+
+def _know(call: Call, parameters: Collection[tuple[str, str]]) -> None:
+    """Raises RpcFailed for a parameter that the operation does not have; without a namespace any is meant."""
+    for child in call.operation:
+        namespace, name = split_name(child)
+        module = call.user.schema.module_of(namespace)
+        if not any(name == known and (not namespace or module == owner) for owner, known in parameters):
+            raise refused("unknown-element", f"there is no parameter '{name}'", ("bad-element", name))
