@@ -153,7 +153,9 @@ class ConfirmedCommit:
             self._pending.timer.cancel()
             self._pending = None
         self._file.unlink(missing_ok=True)
-        self._server.announcements.confirmed_commit(event, session, None)
+        # What ends with the server has no user to name; whoever listens is about to lose the server anyway.
+        if session is not None or event == "timeout":
+            self._server.announcements.confirmed_commit(event, session, None)
 
     def _keep(self) -> None:
         text = self._server.datastore.export_running()
