@@ -36,7 +36,7 @@ class TlsAccess:
         self._server = server
         self._endpoint = endpoint
         self._open: dict[TlsStream, tuple[bytes, ...]] = {}  # with the chain that let it in
-        self._identity: Identity | None = None
+        self._serves: tuple[Tls, Identity] | None = None
 
     def update(self, parameters: Tls) -> None:
         """Serves new connections by these parameters, and ends the sessions of those whom they do not admit.
@@ -51,23 +51,25 @@ class TlsAccess:
                     "user is no longer admitted endpoint=%s user=%r host=%s", self._endpoint, stream.user, stream.host
                 )
                 stream.abort()
-        identity = parameters.identity or self._identity
+        identity = parameters.identity or (self._serves[1] if self._serves else None)
         if identity is None:
             raise ConfigurationError(f"endpoint '{self._endpoint}'", "; ".join(parameters.problems))
         try:
-            self._context = _context(parameters, identity)
+            _context(parameters, identity)
         except (ssl.SSLError, ValueError) as error:
             raise ConfigurationError(f"endpoint '{self._endpoint}'", str(error)) from error
-        self._identity = identity
+        self._serves = parameters, identity
 
     async def serve(self, connection: Connection) -> None:
         """Runs the session of one connection to its end. Raises OSError when the handshake fails."""
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection.socket, ssl=self._context)
+        assert self._serves is not None
+        context = _context(*self._serves)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection.socket, ssl=context)
         try:
-            chain = tuple(transport.get_extra_info("ssl_object").get_verified_chain())
+            chain = tuple(transport.get_extra_info("ssl_object").get_verified_chain() or ())
             user = user_of(chain, self._parameters)
             if user is None:
                 log.warning("certificate names no user endpoint=%s host=%s", self._endpoint, connection.host)
@@ -117,6 +119,10 @@ class TlsStream:
 
 
 def _context(parameters: Tls, identity: Identity) -> ssl.SSLContext:
+    """For one connection: no later one can resume its TLS session, which would bring no chain and outlive a loss of trust.
+
+    Raises ssl.SSLError or ValueError for parameters that are no good.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     least, greatest = parameters.versions
     context.minimum_version = _VERSIONS.get(least, ssl.TLSVersion.TLSv1_2)
@@ -126,7 +132,6 @@ def _context(parameters: Tls, identity: Identity) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     # A certificate of `ee-certs` is trusted as it stands, whoever has issued it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # A session resumed would bring no chain to look at, and outlive a change of whom to trust.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
     if trusted := parameters.ca_certs | parameters.ee_certs:

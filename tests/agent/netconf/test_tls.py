@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 from pathlib import Path
 
@@ -242,6 +243,20 @@ async def test_versions_and_suites_are_as_configured(front: Front, port: int, tm
         assert wire.get_extra_info("cipher")[:2] == ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLSv1.2")
     made.minimum_version = ssl.TLSVersion.TLSv1_3
     assert await refused(made, port)
+
+
+async def test_no_session_is_resumed(front: Front, port: int, tmp_path: Path) -> None:
+    """Whom to trust is asked anew each time, and the client, which may have hoped for less, is served."""
+    await configure(front, endpoint(port, cert_to_name(1, "common-name")))
+    made = context(tmp_path, PLAIN, NODE, ssl.TLSVersion.TLSv1_2)
+
+    def connect(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None, bytes]:
+        with made.wrap_socket(socket.create_connection(("127.0.0.1", port)), session=session) as wire:
+            return wire.session, wire.session_reused, wire.recv(4096)
+
+    session, _, _ = await asyncio.to_thread(connect, None)
+    _, reused, greeting = await asyncio.to_thread(connect, session)
+    assert not reused and b"<hello" in greeting
 
 
 async def test_a_public_client_is_served(front: Front, port: int, tmp_path: Path) -> None:
