@@ -168,22 +168,27 @@ DEFAULT_OPERATIONS = [
 
 @pytest.mark.parametrize(("option", "before", "change", "after"), DEFAULT_OPERATIONS)
 async def test_default_operations(client: Client, option: str, before: str, change: str, after: str) -> None:
-    await client.ok(edit(before))
-    await client.ok(edit(change, option))
-    await holds(client, after)
+    """In candidate, which may miss what other modules need."""
+    await client.ok(edit(before, target="candidate"))
+    await client.ok(edit(change, option, "candidate"))
+    await holds(client, after, "candidate")
 
 
 @rfc("6241", "7.2", "default-operation replace makes the configuration of the edit the whole configuration")
 async def test_default_operation_replace(client: Client) -> None:
-    """On a candidate that holds nothing of other modules' that could not be missing; nothing of it is committed."""
-    await client.ok(edit(top(user("a", TYPE), user("b")) + W, target="candidate"))
-    reply = await client.rpc(edit(top(user("c")), REPLACE, target="candidate"))
-    if not reply.errors:
-        await holds(client, top(user("c")), "candidate")
-        found = (await client.ok(get_config("candidate")))[0]
-        assert [tree(one)[0] for one in found] == ["top"]
-    await client.ok("<discard-changes/>")
-    assert not reply.errors
+    entry = "<server><name>{}</name></server>".format
+    await client.ok(edit(top(user("a", TYPE), user("b")) + W + entry("s") + entry("t"), target="candidate"))
+    await client.ok(edit(top(user("c")) + entry("t"), REPLACE, "candidate"))
+    await holds(client, top(user("c")) + entry("t"), "candidate")
+    found = (await client.ok(get_config("candidate")))[0]
+    assert {tree(one)[0] for one in found} == {"top", "server"}
+
+
+@rfc("6241", "7.2", "a replacement that leaves no valid configuration is refused")
+async def test_a_replacement_obeys_the_model(client: Client) -> None:
+    await client.ok(edit(W))
+    await refused(client, edit(top(user("c")), REPLACE))
+    await holds(client, W)
 
 
 # What fails ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from lxml import etree
 
 from qswitch.protocol.netconf import BASE, NMDA, split_name
 
-from ..datastore import UserSession
+from ..datastore import WITH_DEFAULTS, UserSession
 from ..errors import refused
 from ..filters import Filter, parse
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OK = b"<ok/>"
 DATASTORES = ("running", "candidate", "startup")
+_WITH_DEFAULTS = "urn:ietf:params:xml:ns:yang:ietf-netconf-with-defaults"
 _IDENTITIES = "urn:ietf:params:xml:ns:yang:ietf-datastores"
 
 
@@ -98,6 +99,11 @@ def selection(call: Call) -> Filter:
     """What `filter` selects; without one, everything."""
     element = parameter(call, "filter")
     return Filter.everything() if element is None else parse(element, call.user.names)
+
+
+def with_defaults(call: Call) -> str:
+    """The mode of RFC 6243 that is asked for, else the basic one. Raises RpcFailed."""
+    return text(call, "with-defaults", "explicit", tuple(WITH_DEFAULTS), _WITH_DEFAULTS)
 
 
 def children(element: Iterable[etree._Element]) -> bytes:

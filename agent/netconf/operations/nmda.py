@@ -7,6 +7,7 @@ from ..errors import refused
 from ..filters import Filter, parse, parse_xpath
 from ..origins import Origins
 from .call import DATASTORES, OK, Call, children, configuration, identified, number, parameter, text
+from .configuration import rest
 
 _READABLE = (*DATASTORES, "operational", "factory-default")
 _DEEPEST = 65535
@@ -65,5 +66,8 @@ def _by_origin(call: Call, found: bytes) -> bytes:
 def edit_data(call: Call) -> bytes:
     target = identified(parameter(call, "datastore"), DATASTORES)
     default = text(call, "default-operation", "merge", ("merge", "replace", "none"))
-    call.user.edit(target, children(configuration(call)), default, test=False, change=True)
+    config = [*configuration(call)]
+    if default == "replace":
+        config += rest(call, target, config)
+    call.user.edit(target, children(config), default, test=False, change=True)
     return OK

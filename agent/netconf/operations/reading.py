@@ -5,12 +5,10 @@ from lxml import etree
 
 from qswitch.protocol.netconf import BASE, MONITORING
 
-from ..datastore import WITH_DEFAULTS, Reading
+from ..datastore import Reading
 from ..errors import refused
 from ..schema import source
-from .call import Call, datastore, parameter, selection, text
-
-_WITH_DEFAULTS = "urn:ietf:params:xml:ns:yang:ietf-netconf-with-defaults"
+from .call import Call, datastore, parameter, selection, text, with_defaults
 
 
 def get(call: Call) -> bytes:
@@ -22,8 +20,8 @@ def get_config(call: Call) -> bytes:
 
 
 def _read(call: Call, where: str) -> bytes:
-    mode = text(call, "with-defaults", "explicit", tuple(WITH_DEFAULTS), _WITH_DEFAULTS)
-    return b'<data xmlns="%b">%b</data>' % (BASE.encode(), call.user.read(where, selection(call), Reading(mode)))
+    found = call.user.read(where, selection(call), Reading(with_defaults(call)))
+    return b'<data xmlns="%b">%b</data>' % (BASE.encode(), found)
 
 
 def get_schema(call: Call) -> bytes:
