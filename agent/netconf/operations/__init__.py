@@ -52,9 +52,9 @@ def perform(call: Call) -> bytes:
 
 
 def _know(call: Call, parameters: Collection[tuple[str, str]]) -> None:
-    """Raises RpcFailed for a parameter that the operation does not have; without a namespace any is meant."""
+    """Raises RpcFailed for a parameter that the operation does not have; `parameter` says which namespaces are as good."""
     for child in call.operation:
         namespace, name = split_name(child)
         module = call.user.schema.module_of(namespace)
-        if not any(name == known and (not namespace or module == owner) for owner, known in parameters):
+        if not any(name == known and (namespace in ("", BASE) or module == owner) for owner, known in parameters):
             raise refused("unknown-element", f"there is no parameter '{name}'", ("bad-element", name))

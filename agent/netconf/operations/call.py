@@ -39,10 +39,11 @@ Operation = Callable[[Call], bytes]
 def parameter(call: Call, name: str, namespace: str = "") -> etree._Element | None:
     """A child of the operation, in its namespace unless told otherwise.
 
-    ncclient lets its users forget the namespace of `config` and `filter`, so none is as good.
+    ncclient lets its users forget the namespace of `config` and `filter`, and has the base one for a subscription's filter:
+    both are as good.
     """
-    found = call.operation.find(f"{{{namespace or split_name(call.operation)[0]}}}{name}")
-    return call.operation.find(name) if found is None else found
+    wanted = (f"{{{namespace or split_name(call.operation)[0]}}}{name}", name, f"{{{BASE}}}{name}")
+    return next((found for one in wanted if (found := call.operation.find(one)) is not None), None)
 
 
 def text(call: Call, name: str, default: str, allowed: tuple[str, ...] = (), namespace: str = "") -> str:
