@@ -46,7 +46,8 @@ def shm_prefix(directory: Path, node: str) -> str:
 def write(layout: Layout, directory: Path, engine: str = "auto") -> dict[str, Any]:
     """Writes all files of the network; returns its descriptor, still without process ids."""
     directory.mkdir(parents=True)
-    numbers = iter(free_ports(3 * len(layout.nodes) + 1))
+    numbers = iter(free_ports(3 * len(layout.nodes) + 2))
+    home = next(numbers)  # where nodes call, if they do
     ports = {node: Ports(next(numbers), next(numbers), next(numbers)) for node in layout.nodes}
     authority = Authority(f"throw-away authority of {layout.name}")
     authority.write(directory / "ca.pem")
@@ -55,8 +56,8 @@ def write(layout: Layout, directory: Path, engine: str = "auto") -> dict[str, An
     (directory / "users").mkdir()
     for user in USERS:
         users[user] = write_ssh_key(directory / "users" / user)
-    nodes = [_write_node(layout, directory, authority, node, ports[node], users, engine) for node in layout.nodes]
-    controller = _write_controller(layout, directory, authority, next(numbers), nodes)
+    nodes = [_write_node(layout, directory, authority, node, ports[node], users, engine, home) for node in layout.nodes]
+    controller = _write_controller(layout, directory, authority, next(numbers), nodes, home)
     return {
         "name": layout.name,
         "title": layout.title,
@@ -86,6 +87,7 @@ def _write_node(
     ports: Ports,
     users: dict[str, str],
     engine: str,
+    home_port: int,
 ) -> dict[str, Any]:
     folder, identity = node.lower(), layout.qkdn_id(node)
     home = directory / folder
@@ -102,6 +104,7 @@ def _write_node(
             "shm_prefix": shm_prefix(directory, node),
         },
         "netconf": {"address": HOST, "port": ports.netconf, "host_key": "host_key", "engine": engine},
+        **({"netconf.tls": {**tls, "names": "common-name"}} if layout.call_home == "tls" else {}),
         "lkms": {"address": HOST, "port": ports.lkms, **tls, "ledger": True},
         "etsi004": {"address": HOST, "port": ports.etsi004, **tls},
     }
@@ -116,7 +119,9 @@ def _write_node(
         }
         for number, span, end in layout.ports(node)
     ]
+    calls = {"name": "controller", "address": HOST, "port": home_port, "transport": layout.call_home}
     text = _toml(sections) + _tables("netconf.users", user_tables) + _tables("interfaces", interfaces)
+    text += _tables("netconf.call_home", [calls] if layout.call_home else [])
     (home / "agent.toml").write_text(text, encoding="utf-8")
     return {
         "name": node,
@@ -136,7 +141,7 @@ def _write_node(
 
 
 def _write_controller(
-    layout: Layout, directory: Path, authority: Authority, port: int, nodes: list[dict[str, Any]]
+    layout: Layout, directory: Path, authority: Authority, port: int, nodes: list[dict[str, Any]], home_port: int
 ) -> dict[str, Any]:
     home = directory / "controller"
     home.mkdir()
@@ -151,17 +156,7 @@ def _write_controller(
         "token_file": "token",
         "auto_links": True,
     }
-    inventory = [
-        {
-            "name": node["name"],
-            "host": HOST,
-            "port": node["netconf"]["port"],
-            "username": "controller",
-            "key": "../users/controller",
-            "host_key": node["netconf"]["host_key"],
-        }
-        for node in nodes
-    ]
+    inventory = [{"name": node["name"], **_way(layout, node)} for node in nodes]
     fibres = [
         {
             "name": span.name,
@@ -173,7 +168,8 @@ def _write_controller(
         }
         for span in layout.spans
     ]
-    text = _toml({"controller": controller}) + _tables("nodes", inventory) + _tables("fibres", fibres)
+    sections = {"controller": controller, **_home(layout, home_port)}
+    text = _toml(sections) + _tables("nodes", inventory) + _tables("fibres", fibres)
     (home / "controller.toml").write_text(text, encoding="utf-8")
     return {
         "url": f"https://{HOST}:{port}",
@@ -182,6 +178,26 @@ def _write_controller(
         "pids": {},
         "log": "controller/controller.log",
     }
+
+
+def _way(layout: Layout, node: dict[str, Any]) -> dict[str, Any]:
+    """How the controller comes by a node."""
+    netconf = node["netconf"]
+    by_ssh = {"username": "controller", "key": "../users/controller", "host_key": netconf["host_key"]}
+    match layout.call_home:
+        case "tls":
+            return {"connect": "call-home", "transport": "tls", "server_name": f"urn:uuid:{node['qkdn_id']}"}
+        case "ssh":
+            return {"connect": "call-home", **by_ssh}
+        case _:
+            return {"host": netconf["host"], "port": netconf["port"], **by_ssh}
+
+
+def _home(layout: Layout, port: int) -> dict[str, dict[str, Any]]:
+    """Where nodes call the controller, if they do."""
+    transport = layout.call_home
+    own = {"certificate": "controller.pem", "private_key": "controller.key", "ca": "../ca.pem"} if transport == "tls" else {}
+    return {"call_home": {f"{transport}_address": HOST, f"{transport}_port": port, **own}} if transport else {}
 
 
 def _write_application(authority: Authority, directory: Path, application: Any) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Layout:
     spans: tuple[Span, ...]
     applications: tuple[Application, ...]
     engine: str = "auto"  # NETCONF server of the nodes
+    call_home: str = ""  # "ssh" or "tls": nodes call the controller that way; else it dials them
 
     def qkdn_id(self, node: str) -> str:
         return _node_id(self.name, node)
@@ -112,7 +113,16 @@ def _build(data: dict[str, Any]) -> Layout:
         for node in nodes
         for number in range(1, int(data.get("applications_per_node", 1)) + 1)
     )
-    return Layout(name, str(data.get("title", name)), tuple(nodes), tuple(spans), applications, _engine(data))
+    return Layout(
+        name, str(data.get("title", name)), tuple(nodes), tuple(spans), applications, _engine(data), _call_home(data)
+    )
+
+
+def _call_home(data: dict[str, Any]) -> str:
+    transport = str(data.get("call_home", ""))
+    if transport not in ("", "ssh", "tls"):
+        raise ValueError(f"call_home '{transport}' must be ssh or tls")
+    return transport
 
 
 def _engine(data: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import cast
 
 from cryptography import x509
 
@@ -171,9 +172,8 @@ class TlsConnection(Connection, asyncio.Protocol):
         return replace(certificates.facts(self.certificate()), version=version, cipher_suite=cipher_suite)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._wire = transport
-        transport.pause_reading()
+        self._wire = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
+        self._wire.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         self._heard = True

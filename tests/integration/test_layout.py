@@ -29,6 +29,7 @@ def test_ids_follow_from_names() -> None:
         ('name = "x"\nspans = []', "nodes"),
         ('name = "x"\nnodes = ["A"]\n[[spans]]\nends = ["A", "B"]\nlength_km = 1\nloss_db = 1', "'B'"),
         ('name = "x"\nnodes = "A"\nspans = []', "must be a list"),
+        ('name = "x"\nnodes = ["A"]\nspans = []\ncall_home = "udp"', "'udp' must be ssh or tls"),
         ('name = "x"\nnodes = ["A"]\nspans = []\nengine = "third"', "'third' is not a valid Engine"),
     ],
 )

@@ -84,7 +84,6 @@ async def tls_server(folder: Path, identity: Certified, trusted: Certified | Non
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        server.close_clients()
 
 
 @contextlib.contextmanager

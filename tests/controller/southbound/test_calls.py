@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+import uvloop
 from cryptography import x509
 from inventory_story import Story
 from netconf_access import (
@@ -295,3 +296,12 @@ def test_lines_that_are_not_written_are_counted() -> None:
 async def test_only_what_somebody_is_expected_on_is_listened_to(by_ssh: NodeConfig) -> None:
     async with waiting(by_ssh) as home:
         assert list(home.answering.addresses) == ["ssh"]
+
+
+def test_calls_on_the_loop_that_the_controller_runs_on(
+    front: Front, by_ssh: NodeConfig, by_tls: NodeConfig, tmp_path: Path
+) -> None:
+    """The transports of uvloop are not those of asyncio."""
+    uvloop.run(test_nodes_are_told_apart(front, by_ssh, by_tls))
+    uvloop.run(test_a_stranger_over_tls_is_refused(by_tls, tmp_path))
+    uvloop.run(test_who_says_nothing_is_closed_in_time(by_ssh, by_tls))

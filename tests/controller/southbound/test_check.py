@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from inventory_story import Story
@@ -405,3 +406,10 @@ async def test_files_of_the_controller_that_are_none(node_config: NodeConfig, tm
     with silent() as port:
         found = wrong(await checked(at(broken, port)))
     assert "none.pem" in found.text and "controller.toml" in found.advice
+
+
+def test_tls_on_the_loop_that_the_controller_runs_on(front: Front, node_config: NodeConfig, tmp_path: Path) -> None:
+    """The transports of uvloop are not those of asyncio."""
+    uvloop.run(test_a_node_over_tls(front, node_config, tmp_path))
+    uvloop.run(test_a_node_that_refuses_the_controller(node_config, tmp_path))
+    uvloop.run(test_no_tls_server(front, node_config, tmp_path))
