@@ -1,6 +1,8 @@
 """RFC 8341: how rules decide, seen by user `guest`, whom they limit."""
 
+import re
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import asyncssh
 import pytest
@@ -55,7 +57,9 @@ def denied(reply: netconf.RpcReply) -> bool:
 
 # Which operations may be executed ------------------------------------------------------------------------------------
 
-_EXECUTION = [
+NMDA = "urn:ietf:params:xml:ns:yang:ietf-netconf-nmda"
+_IN_RUNNING = '<datastore xmlns:ds="urn:ietf:params:xml:ns:yang:ietf-datastores">ds:running</datastore>'
+_EXECUTION: list[Any] = [
     case(
         "8341", "3.4.4", "without a rule, exec-default decides: permit", limited(), ECHO, False
     ),
@@ -155,6 +159,22 @@ _EXECUTION = [
         "8341", "3.4.4", "execution of get obeys the rules", limited(rule("deny", "exec", rpc="get")), "<get/>", True
     ),
     case(
+        "8526", "3.1.1", "execution of get-data obeys the rules", limited(rule("deny", "exec", rpc="get-data")),
+        f'<get-data xmlns="{NMDA}">{_IN_RUNNING}</get-data>', True,
+    ),
+    case(
+        "8526", "3.1.2", "execution of edit-data obeys the rules", limited(rule("deny", "exec", rpc="edit-data")),
+        f'<edit-data xmlns="{NMDA}">{_IN_RUNNING}<config/></edit-data>', True,
+    ),
+    case(
+        "8341", "3.4.4", "execution of unlock obeys the rules", limited(rule("deny", "exec", rpc="unlock")),
+        "<unlock><target><candidate/></target></unlock>", True,
+    ),
+    case(
+        "8341", "3.4.4", "execution of cancel-commit obeys the rules", limited(rule("deny", "exec", rpc="cancel-commit")),
+        "<cancel-commit/>", True,
+    ),
+    case(
         "8341", "3.4.4", "execution of get-schema obeys the rules",
         limited(rule("deny", "exec", "ietf-netconf-monitoring", rpc="get-schema")), GET_SCHEMA, True,
     ),
@@ -194,6 +214,18 @@ async def test_execution(front: Front, access: Access, rules: str, operation: st
     access(rules)
     async with front.connect("guest") as guest:
         assert denied(await guest.rpc(operation)) is refused
+
+
+_AS_FOR_GET = {"<module-name>conformance<": "<module-name>ietf-netconf<", ">echo<": ">get<", ECHO: "<get/>"}
+_AS_FOR_GET["<module-name>ietf-netconf<"] = "<module-name>conformance<"
+
+
+@pytest.mark.parametrize(("rules", "operation", "refused"), [one for one in _EXECUTION if ECHO in one.values])
+async def test_execution_of_get(front: Front, access: Access, rules: str, operation: str, refused: bool) -> None:
+    """The rules about `echo`, made rules about `get`."""
+    access(re.sub("|".join(_AS_FOR_GET), lambda found: _AS_FOR_GET[found[0]], rules))
+    async with front.connect("guest") as guest:
+        assert denied(await guest.rpc("<get><filter/></get>")) is refused
 
 
 @rfc("8341", "3.4.4", "close-session is always permitted")

@@ -1,13 +1,14 @@
 """RFC 8341: what of the data a user may read and change, and which notifications reach whom."""
 
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from lxml import etree
 from nacm import ACM, CONFORMANCE, limited, rule
 from netconf_front import Client, Front
 from rfc import case, rfc
+from subscribing import link_down, now, subscribe
 
 from qswitch.protocol import netconf
 from qswitch.protocol.netconf import BASE, NOTIFICATION, RpcReply, split_name
@@ -366,13 +367,20 @@ async def test_notifications(
     assert await events(guest, "sdqkdn_link_overloaded") == heard
 
 
+@rfc("8341", "3.4.6", "a stored event that is denied is not sent")
+@pytest.mark.parametrize(("action", "heard"), [("permit", ["sdqkdn_link_down"]), ("deny", [])])
+async def test_replayed_notifications(access: Access, behind: Behind, guest: Client, action: str, heard: list[str]) -> None:
+    access(limited(rule(action, "read", "etsi-qkd-sdn-node", notification="sdqkdn_link_down")))
+    start = now()
+    behind("notify", link_down("a"))
+    await guest.ok(subscribe(start=start))
+    assert [one for one in await events(guest, "replayComplete") if one.startswith("sdqkdn")] == heard
+
+
 @rfc("8341", "3.4.6", "replayComplete and notificationComplete are always permitted")
 async def test_the_end_of_a_replay_is_always_told(access: Access, guest: Client) -> None:
     access(limited(rule("deny", "read"), read_default="deny"))
-    now = datetime.now(UTC)
-    start, stop = (now - timedelta(seconds=20)).isoformat(), (now - timedelta(seconds=10)).isoformat()
-    times = f"<startTime>{start}</startTime><stopTime>{stop}</stopTime>"
-    await guest.ok(f'<create-subscription xmlns="{NOTIFICATION}">{times}</create-subscription>')
+    await guest.ok(subscribe(start=now() - timedelta(seconds=20), stop=now() - timedelta(seconds=10)))
     assert await events(guest, "notificationComplete") == ["replayComplete"]
 
 
