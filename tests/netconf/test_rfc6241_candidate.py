@@ -242,6 +242,16 @@ async def test_the_time_starts_anew(client: Client) -> None:
     await holds(client, "")
 
 
+@rfc("6241", "8.4", "reverting restores the configuration of before, without what others changed meanwhile")
+async def test_others_changes_are_reverted_too(front: Front, client: Client) -> None:
+    await client.ok(candidate(A))
+    await client.ok(confirmed(60))
+    async with front.connect() as other:
+        await other.ok(edit("<top><users><user><name>x</name></user></users></top>"))
+    await client.ok(CANCEL)
+    await holds(client, "")
+
+
 @rfc("6241", "8.4", "what is reverted is everything since the first confirmed commit")
 async def test_follow_ups_are_reverted_with_the_first(client: Client) -> None:
     await client.ok(edit(B))

@@ -509,6 +509,36 @@ async def test_wrong_inserts(client: Client, change: str) -> None:
     await refused(client, edit(change), "bad-attribute", "missing-attribute")
 
 
+@pytest.mark.parametrize(
+    ("change", "tag"),
+    [
+        case(
+            "7950",
+            "8.3.1",
+            "insert stands only where the user orders",
+            '<order><plain yang:insert="first"><id>c</id><part>1</part></plain></order>',
+            "unknown-attribute",
+        ),
+        case(
+            "7950",
+            "8.3.1",
+            "insert does not stand at a leaf",
+            '<values><word yang:insert="first">c</word></values>',
+            "unknown-attribute",
+        ),
+        case(
+            "7950",
+            "8.3.1",
+            "the key to insert at is one of the list",
+            rule("c", """yang:insert="after" yang:key="[c:id=]\""""),
+            "bad-attribute",
+        ),
+    ],
+)
+async def test_inserts_in_the_wrong_place(client: Client, change: str, tag: str) -> None:
+    await refused(client, edit(change), tag)
+
+
 @rfc("7950", "7.7.9", "a replaced list has the order of the edit")
 async def test_replace_reorders(client: Client) -> None:
     await client.ok(edit(rules("a", "b", "c")))

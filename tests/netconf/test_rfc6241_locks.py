@@ -65,6 +65,15 @@ async def test_locks_are_per_datastore(front: Front, client: Client) -> None:
         await other.ok(lock("candidate"))
 
 
+@rfc("6241", "7.5", "a lock on one datastore leaves the others to everybody")
+async def test_other_datastores_are_free(front: Front, client: Client) -> None:
+    async with front.connect() as other:
+        await other.ok(lock("candidate"))
+        await client.ok(edit(A))
+        await client.ok(copy("running", "startup"))
+        await holds(client, A, "startup")
+
+
 @rfc("6241", "7.5", "a lock keeps all other sessions from changing the datastore")
 @pytest.mark.parametrize(
     ("datastore", "operation"),

@@ -147,6 +147,20 @@ async def test_what_is_no_xml_is_malformed(client: Client) -> None:
     assert reply.findtext(f"{{{BASE}}}rpc-error/{{{BASE}}}error-type") == "rpc"
 
 
+@rfc("6241", "A", "malformed-message is not sent to a client of base:1.0")
+async def test_an_old_client_hears_of_no_malformed_message(front: Front) -> None:
+    async with front.connect("controller", BASE_1_0) as client:
+        client.send(b"<rpc>")
+        with pytest.raises(EOFError):
+            await client.receive()
+
+
+@rfc("6241", "3", "a malformed message leaves the next ones as they are")
+async def test_a_session_goes_on_after_a_malformed_message(client: Client) -> None:
+    assert tag(await ask(client, "<rpc>")) == "malformed-message"
+    await client.ok(GET)
+
+
 @rfc("6241", "3", "a message that is not in UTF-8 is answered with malformed-message")
 @pytest.mark.parametrize(
     "message",

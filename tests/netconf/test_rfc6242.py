@@ -290,6 +290,14 @@ async def test_markers_octet_by_octet(front: Front) -> None:
         await answered(client)
 
 
+@rfc("6242", "4.3", "what looks like the beginning of a marker is data")
+async def test_almost_a_marker(front: Front) -> None:
+    async with front.connect("controller", BASE_1_0) as client:
+        for part in b"<!-- ]]>]] -->", b"<!-- ]]]>]]] -->", b"<!-- ]]>]]&gt; -->":
+            client.stdin.write(part + rpc(GET) + MARKER)
+            await answered(client)
+
+
 @rfc("6242", "4.3", "the marker does not appear in a message")
 async def test_no_marker_in_a_reply(front: Front) -> None:
     async with front.connect("controller", BASE_1_0) as client:
