@@ -54,6 +54,12 @@ PURE = [
     "controller/topology.py",
     "controller/paths.py",
     "controller/plan.py",
+    "controller/checks.py",
+    "controller/southbound/algorithms.py",
+    "controller/southbound/capabilities.py",
+    "controller/southbound/certificates.py",
+    "controller/southbound/clock.py",
+    "controller/southbound/modules.py",
 ]
 
 

@@ -185,7 +185,11 @@ class NetconfSession:
             async with asyncio.timeout(timeouts.connect):
                 await session._greet()
         except TimeoutError as error:
+            session._end()
             raise NodeTimedOut(node, HELLO, timeouts.connect) from error
+        except BaseException:
+            session._end()  # the connection may have others, and lives on
+            raise
         return session
 
     async def _greet(self) -> None:
@@ -306,6 +310,10 @@ class NetconfSession:
                     await self._call(_CloseSession)
             except (ControllerError, TimeoutError) as error:
                 log.debug("session closed without an answer node=%s problem=%s", self._node, error)
+        self._end()
+
+    def _end(self) -> None:
+        self._on_lost = lambda _error: None
         self._transport.fail(NodeUnreachable(self._node, "the session was closed"))
         if self._transport.channel is not None:
             self._transport.channel.abort()

@@ -1,6 +1,7 @@
 """`qkd-controller` as a process: it starts, serves, is stopped, and says clearly what is wrong."""
 
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -108,6 +109,25 @@ def test_a_wrong_configuration_is_one_line_and_status_2(folder: Path) -> None:
     assert done.returncode == 2
     assert "[controller] token_file: is missing" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_in_use_where_nodes_should_call_is_status_1(folder: Path) -> None:
+    file = folder / "controller.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = file.read_text().replace('host = "127.0.0.1"\nport = 1\n', 'connect = "call-home"\n')
+        file.write_text(f'{text}\n[call_home]\nssh_address = "127.0.0.1"\nssh_port = {port}\n')
+        done = subprocess.run([*COMMAND, "--config", str(file)], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert f"nodes cannot call on 127.0.0.1 port {port}" in done.stderr
+    assert "Traceback" not in done.stderr
+    with running(folder), api(folder) as client:
+        report = client.post("/v1/nodes/Away/check").json()
+    assert (report["well"], report["connect"], report["findings"][0]["text"]) == (
+        False,
+        "call-home",
+        "it has not called yet",
+    )
 
 
 def test_a_port_in_use_is_status_1(folder: Path) -> None:
