@@ -47,9 +47,8 @@ class Dialer:
     async def _run(self) -> None:
         failures = 0
         while True:
-            begun = asyncio.get_running_loop().time()
             connection = await self._connection(failures)
-            failures = 0 if asyncio.get_running_loop().time() - begun > _SETTLED_SECONDS else failures + 1
+            failures = 0 if asyncio.get_running_loop().time() > connection.since + _SETTLED_SECONDS else failures + 1
             if self._client.period_seconds and connection.reason == "closed":
                 failures = 0
                 await asyncio.sleep(self._until_due(datetime.now(UTC)))

@@ -24,12 +24,14 @@ class Connection:
         self.host = str(connection.getpeername()[0])
         self.idle_seconds = idle_seconds
         self.admitted = False
+        self.since = 0.0  # then, by the loop's clock
         self.reason = ""  # why its last session has ended (termination-reason of RFC 6470)
         self.timer = asyncio.timeout(LOGIN_SECONDS)
 
     def admit(self) -> None:
         """The peer is who it says and has a session."""
-        self.admitted = True
+        if not self.admitted:
+            self.admitted, self.since = True, asyncio.get_running_loop().time()
         self.timer.reschedule(None)
 
     def over(self, reason: str) -> None:
@@ -52,6 +54,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._all: dict[asyncio.Task[None], Connection] = {}  # oldest first
+        self._crowded = False
 
     def serve(
         self, access: Access, plain: socket.socket, keep_alives: KeepAlives, idle_seconds: float | None = None
@@ -75,9 +78,13 @@ class Connections:
     def _make_room(self) -> None:
         """Where too many wait, the oldest of the host that has most of them gives way: others are not crowded out."""
         pending = {task: one.host for task, one in self._all.items() if not one.admitted and not task.cancelling()}
-        if len(pending) >= MAX_PENDING:
+        if len(pending) < MAX_PENDING // 2:
+            self._crowded = False
+        elif len(pending) >= MAX_PENDING:
             host, count = Counter(pending.values()).most_common(1)[0]
-            log.warning("too many connections without a session host=%s count=%d", host, count)
+            if not self._crowded:  # once for each flood
+                log.warning("too many connections without a session host=%s count=%d", host, count)
+            self._crowded = True
             next(task for task, one in pending.items() if one == host).cancel()
 
     @staticmethod
