@@ -220,12 +220,25 @@ _AS_FOR_GET = {"<module-name>conformance<": "<module-name>ietf-netconf<", ">echo
 _AS_FOR_GET["<module-name>ietf-netconf<"] = "<module-name>conformance<"
 
 
-@pytest.mark.parametrize(("rules", "operation", "refused"), [one for one in _EXECUTION if ECHO in one.values])
-async def test_execution_of_get(front: Front, access: Access, rules: str, operation: str, refused: bool) -> None:
+def _about_get(refused: bool) -> list[Any]:
     """The rules about `echo`, made rules about `get`."""
-    access(re.sub("|".join(_AS_FOR_GET), lambda found: _AS_FOR_GET[found[0]], rules))
+    rows = [one for one in _EXECUTION if one.values[1:] == (ECHO, refused)]
+    swapped = [re.sub("|".join(_AS_FOR_GET), lambda found: _AS_FOR_GET[found[0]], one.values[0]) for one in rows]
+    return [pytest.param(rules, id=one.id, marks=one.marks) for rules, one in zip(swapped, rows, strict=True)]
+
+
+@pytest.mark.parametrize("rules", _about_get(refused=False))
+async def test_get_is_executed(front: Front, access: Access, rules: str) -> None:
+    access(rules)
     async with front.connect("guest") as guest:
-        assert denied(await guest.rpc("<get><filter/></get>")) is refused
+        assert not denied(await guest.rpc("<get><filter/></get>"))
+
+
+@pytest.mark.parametrize("rules", _about_get(refused=True))
+async def test_get_is_refused(front: Front, access: Access, rules: str) -> None:
+    access(rules)
+    async with front.connect("guest") as guest:
+        assert denied(await guest.rpc("<get><filter/></get>"))
 
 
 @rfc("8341", "3.4.4", "close-session is always permitted")
