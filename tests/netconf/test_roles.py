@@ -222,3 +222,20 @@ async def test_a_user_without_a_role_can_do_nothing(front: Front, installed: Non
             if attempt.what != "close-session":
                 assert denied(await guest.rpc(attempt.steps[-1])), attempt
         await guest.ok("<close-session/>")
+
+
+async def test_a_monitor_hears_nothing_of_changes_that_it_may_not_read(front: Front, installed: None) -> None:
+    """netconf-config-change names what changed; that of keys, rules and the server is no monitor's business."""
+    async with front.connect("monitor") as monitor:
+        await monitor.ok(subscribe())
+        for xml in (
+            f'<netconf-server xmlns="{SERVER}"><listen><idle-timeout>77</idle-timeout></listen></netconf-server>',
+            f'<nacm xmlns="{ACM}"><groups><group><name>hush</name></group></groups></nacm>',
+            link(),
+        ):
+            front.side("apply", xml)
+        _, first = (await until(monitor, "netconf-config-change"))[-1]
+        targets = [leaf.text or "" for leaf in first.iter("{*}target")]
+    front.side("apply", f'<netconf-server xmlns="{SERVER}"><listen><idle-timeout>0</idle-timeout></listen></netconf-server>')
+    assert targets
+    assert all("qkd_node" in one for one in targets)
