@@ -46,6 +46,8 @@ class Dialer:
 
     async def _run(self) -> None:
         failures = 0
+        if self._client.period_seconds and self._client.anchor is not None:
+            await asyncio.sleep(self._until_due(datetime.now(UTC)))
         while True:
             connection = await self._connection(failures)
             failures = 0 if asyncio.get_running_loop().time() > connection.since + _SETTLED_SECONDS else failures + 1

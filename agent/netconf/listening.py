@@ -95,39 +95,39 @@ class Listening:
 
     def _apply(self, configuration: config.Configuration) -> list[ConfigurationError]:
         """Brings everything to a configuration; what of it cannot be used."""
-        problems = list[ConfigurationError]()
         self._server.limits = configuration.limits
-        before, self._accesses = self._accesses, {}
-        ports = dict[tuple[str, int], tuple[Access, config.KeepAlives]]()
-        for endpoint in configuration.endpoints:
-            if (access := self._access("", endpoint, before, problems)) is not None:
-                ports |= dict.fromkeys(endpoint.addresses, (access, endpoint.keep_alives))
-        for client in configuration.clients:
-            for endpoint in client.endpoints:
-                self._access(client.name, endpoint, before, problems)
-        self._listen(ports)
+        problems, accesses = list[ConfigurationError](), dict[Key, Access]()
+        for client, endpoints in (
+            ("", configuration.endpoints),
+            *((one.name, one.endpoints) for one in configuration.clients),
+        ):
+            for endpoint in endpoints:
+                key = client, endpoint.name, endpoint.transport
+                if (access := self._access(key, endpoint, problems)) is not None:
+                    accesses[key] = access
+        self._accesses = accesses
+        self._listen(configuration.endpoints)
         self._dial(configuration.clients)
         return problems
 
-    def _access(
-        self, client: str, endpoint: config.Endpoint, before: dict[Key, Access], problems: list[ConfigurationError]
-    ) -> Access | None:
-        """The access of an endpoint, brought to its parameters; one that had none before and cannot have one is left out."""
-        key = client, endpoint.name, endpoint.transport
+    def _access(self, key: Key, endpoint: config.Endpoint, problems: list[ConfigurationError]) -> Access | None:
+        """The access of an endpoint, brought to its parameters; none where there was none and cannot be one."""
         for problem in endpoint.access.problems:
             log.error("part of an endpoint is not usable endpoint=%s problem=%s", endpoint.name, problem)
         kind = SshAccess if endpoint.transport == "ssh" else TlsAccess
-        access: Access = before.get(key) or kind(self._server, endpoint.name)
+        access: Access = self._accesses.get(key) or kind(self._server, endpoint.name)
         try:
             access.update(endpoint.access)
         except ConfigurationError as error:
             problems.append(error)
-            if key not in before:
-                return None
-        self._accesses[key] = access
+            return self._accesses.get(key)
         return access
 
-    def _listen(self, wanted: dict[tuple[str, int], tuple[Access, config.KeepAlives]]) -> None:
+    def _listen(self, endpoints: Sequence[config.Endpoint]) -> None:
+        wanted = dict[tuple[str, int], tuple[Access, config.KeepAlives]]()
+        for endpoint in endpoints:
+            if (access := self._accesses.get(("", endpoint.name, endpoint.transport))) is not None:
+                wanted |= dict.fromkeys(endpoint.addresses, (access, endpoint.keep_alives))
         for address in self._ports.keys() - wanted.keys():
             log.info("no longer listening address=%s:%d", *address)
             self._ports.pop(address).stop()

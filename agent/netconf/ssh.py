@@ -162,18 +162,27 @@ class Login(asyncssh.SSHServer):
 
     def session_requested(self) -> asyncssh.SSHServerSessionFactory:
         self._channels += 1
-        refusal = "too many channels" if self._channels > _MAX_CHANNELS else self._access.server.refusal(self._user)
+        refusal = "too many channels" if self._channels > _MAX_CHANNELS else self._refusal()
         if refusal is not None:
-            log.warning("session refused user=%r host=%s problem=%s", self._user, self._connection.host, refusal)
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, refusal)
         return self._serve
+
+    def _refusal(self) -> str | None:
+        refusal = self._access.server.refusal(self._user)
+        if refusal is not None:
+            log.warning("session refused user=%r host=%s problem=%s", self._user, self._connection.host, refusal)
+        return refusal
 
     async def _serve(
         self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], stderr: asyncssh.SSHWriter[bytes]
     ) -> None:
         stream = SshStream(stdin, stdout, self._user, self._connection)
-        if stdin.channel.get_subsystem() != "netconf":
-            stderr.write(b"only the subsystem 'netconf' is offered\n")
+        # Asked again: many channels may have been opened since, and none of them counted yet.
+        refusal = (
+            self._refusal() if stdin.channel.get_subsystem() == "netconf" else "only the subsystem 'netconf' is offered"
+        )
+        if refusal is not None:
+            stderr.write(f"{refusal}\n".encode())
             await stream.close(1)
             return
         self._sessions += 1
