@@ -185,8 +185,10 @@ class UserSession:
 
     def validate_config(self, config: bytes) -> None:
         """YANG validation of a complete configuration that stands nowhere."""
-        with self._errors(), self._parsed(config, complete=True):
-            pass
+        with self._errors(), self.session.get_ly_ctx() as context:
+            tree = payload.parse_whole(context, config, self.schema, valid=True)
+            if tree is not None:
+                tree.free()
 
     def copy(self, source: str, target: str, *, unrestricted: bool = False) -> None:
         """Replaces one datastore by another."""
@@ -206,7 +208,7 @@ class UserSession:
         """Replaces a datastore by a complete configuration; an empty one leaves nothing."""
         with self._errors(), self.session.get_ly_ctx() as context:
             self.session.switch_datastore(target)
-            tree = payload.parse(context, config, self.schema) if config else None
+            tree = payload.parse_whole(context, config, self.schema) if config else None
             self.session.replace_config_ly(tree, None)  # which frees the tree
 
     def import_running(self, config: bytes) -> None:
@@ -262,7 +264,7 @@ class UserSession:
     def execute(self, operation: bytes, kind: libyang.util.DataType) -> bytes:
         """An RPC or action that some program of the node serves; its output as XML."""
         with self._errors(), self.session.get_ly_ctx() as context:
-            call = context.parse_op_mem("xml", operation.decode(), kind, strict=True)
+            call = payload.parse_operation(context, operation, kind, self.schema)
             try:
                 self.session.switch_datastore("operational")
                 output = _send(self.session, call.root())
@@ -275,9 +277,9 @@ class UserSession:
                 call.root().free()
 
     @contextlib.contextmanager
-    def _parsed(self, config: bytes, *, complete: bool = False) -> Iterator[libyang.DNode | None]:
+    def _parsed(self, config: bytes) -> Iterator[libyang.DNode | None]:
         with self.session.get_ly_ctx() as context:
-            tree = payload.parse(context, config, self.schema, complete=complete)
+            tree = payload.parse_edit(context, config, self.schema)
             try:
                 yield tree
             finally:

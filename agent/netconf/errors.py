@@ -38,6 +38,7 @@ _WORDS: tuple[tuple[str, str, str, str], ...] = (
     (r'^Too many "([^"]+)" instances', "operation-failed", "too-many-elements", ""),
     (r'^Too few "([^"]+)" instances', "operation-failed", "too-few-elements", ""),
     (r'^Annotation definition for attribute "(?:[^":]+:)?([^"]+)" not found', "unknown-attribute", "", "bad-attribute"),
+    (r'^Unknown XML prefix "[^"]*" at attribute "([^"]+)"', "unknown-attribute", "", "bad-attribute"),
     (r'^Missing mandatory prefix for XML metadata "([^"]+)"', "unknown-attribute", "", "bad-attribute"),
     (r'^Node "([^"]+)" instance to insert next to not found', "bad-attribute", "missing-instance", "bad-element"),
     (r'^Data for both cases "', "bad-element", "", ""),
@@ -130,7 +131,8 @@ def _distinct(found: Iterable[RpcError]) -> RpcFailed:
     """One error of each tag: what follows only repeats it, for the children of the node in question or another time."""
     first: dict[str, RpcError] = {}
     for one in found:
-        first.setdefault(one.tag, one)
+        if not first or not one.message.endswith("validation failed."):
+            first.setdefault(one.tag, one)
     return RpcFailed(*first.values())
 
 

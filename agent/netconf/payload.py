@@ -4,57 +4,78 @@ Libyang is told to be strict, since then it says what is wrong, and exactly wher
 too much for it: a leaf that is to be deleted without its value, and "1" for "true" in a tag of RFC 6243.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import libyang
 from _libyang import ffi, lib
+from libyang.data import data_type
 from lxml import etree
 
-from qswitch.protocol.netconf import BASE, RpcError, RpcFailed, split_name
+from qswitch.protocol.netconf import BASE, YANG, RpcError, RpcFailed, split_name
 
 from . import errors
 from .schema import Schema
 
 _STRICT = lib.LYD_PARSE_STRICT | lib.LYD_PARSE_NO_STATE
-_TAG = "{urn:ietf:params:xml:ns:netconf:default:1.0}default"
-_YANG = b"urn:ietf:params:xml:ns:yang:1"
+_DEFAULT = "urn:ietf:params:xml:ns:netconf:default:1.0"
 _TAG_VALUES = {"1": "true", "0": "false"}
 
 
-def parse(context: libyang.Context, config: bytes, schema: Schema, *, complete: bool = False) -> libyang.DNode | None:
-    """The tree of an edit, or of a whole configuration that is valid as it stands (`complete`). Raises RpcFailed.
-
-    Whoever calls frees it.
-    """
-    flags = _STRICT if complete else _STRICT | lib.LYD_PARSE_ONLY
+def parse_edit(context: libyang.Context, config: bytes, schema: Schema) -> libyang.DNode | None:
+    """The tree of an edit, which whoever calls frees. Raises RpcFailed."""
     try:
-        tree = _parse(context, config, schema, flags)
+        tree = _parse(context, config, schema, _STRICT | lib.LYD_PARSE_ONLY)
     except RpcFailed as failed:
-        plain, whole = _relieved(config)
-        if plain is None:
-            raise RpcFailed(*(_named(one, config) for one in failed.errors)) from failed
-        _free(_parse(context, plain, schema, flags))
-        return _parse(context, whole, schema, lib.LYD_PARSE_ONLY | lib.LYD_PARSE_OPAQ)
-    try:
-        _check(tree, config, schema)
-    except RpcFailed:
-        _free(tree)
-        raise
-    return tree
+        tagged = _plainly_tagged(config)
+        plain = _without_bare_leafs(context, tagged, schema)
+        if plain == config:
+            raise failed
+        tree = _parse(context, plain, schema, _STRICT | lib.LYD_PARSE_ONLY)
+        if plain != tagged:
+            _free(_checked(tree, plain, schema))
+            return _parse(context, tagged, schema, lib.LYD_PARSE_ONLY | lib.LYD_PARSE_OPAQ)
+    return _checked(tree, config, schema)
+
+
+def parse_whole(context: libyang.Context, config: bytes, schema: Schema, *, valid: bool = False) -> libyang.DNode | None:
+    """The tree of a whole configuration, which whoever calls frees. Raises RpcFailed, `valid`: if it is none in itself."""
+    tree = _parse(context, _plainly_tagged(config), schema, _STRICT if valid else _STRICT | lib.LYD_PARSE_ONLY)
+    return _checked(tree, config, schema, whole=True)
+
+
+def parse_operation(
+    context: libyang.Context, operation: bytes, kind: libyang.util.DataType, schema: Schema
+) -> libyang.DNode:
+    """An RPC or action, in a tree whose root whoever calls frees. Raises RpcFailed."""
+    tree, found = ffi.new("struct lyd_node **"), ffi.new("struct lyd_node **")
+    with _source(operation) as source:
+        how = lib.LYD_XML, data_type(kind), lib.LYD_PARSE_STRICT
+        if lib.lyd_parse_op(context.cdata, ffi.NULL, source, *how, tree, found) != lib.LY_SUCCESS:
+            lib.lyd_free_all(tree[0])
+            raise _failed(context, operation, schema)
+    return libyang.DNode.new(context, found[0])
 
 
 def _parse(context: libyang.Context, config: bytes, schema: Schema, flags: int) -> libyang.DNode | None:
-    text, source, tree = ffi.new("char[]", config), ffi.new("struct ly_in **"), ffi.new("struct lyd_node **")
-    lib.ly_in_new_memory(text, source)
+    tree = ffi.new("struct lyd_node **")
+    with _source(config) as source:
+        how = lib.LYD_XML, flags, lib.LYD_VALIDATE_NO_STATE
+        if lib.lyd_parse_data(context.cdata, ffi.NULL, source, *how, tree) != lib.LY_SUCCESS:
+            raise _failed(context, config, schema)
+    return libyang.DNode.new(context, tree[0]) if tree[0] else None
+
+
+@contextlib.contextmanager
+def _source(text: bytes) -> Iterator[Any]:
+    held, source = ffi.new("char[]", text), ffi.new("struct ly_in **")
+    lib.ly_in_new_memory(held, source)
     try:
-        code = lib.lyd_parse_data(context.cdata, ffi.NULL, source[0], lib.LYD_XML, flags, lib.LYD_VALIDATE_NO_STATE, tree)
+        yield source[0]
     finally:
         lib.ly_in_free(source[0], 0)
-    if code != lib.LY_SUCCESS:
-        raise errors.from_context(context, schema.namespace_of, schema.musts)
-    return libyang.DNode.new(context, tree[0]) if tree[0] else None
 
 
 def _free(tree: libyang.DNode | None) -> None:
@@ -62,67 +83,99 @@ def _free(tree: libyang.DNode | None) -> None:
         tree.free()
 
 
-def _relieved(config: bytes) -> tuple[bytes | None, bytes]:
-    """A configuration without the two things, None when it has neither; and with the first alone."""
-    root = etree.fromstring(b"<x>%b</x>" % config)
-    tagged = [one for one in root.iter() if one.get(_TAG) in _TAG_VALUES]
-    for one in tagged:
-        one.set(_TAG, _TAG_VALUES[str(one.get(_TAG))])
-    whole = _inside(root)
-    bare = [one for one in root.iter() if one.get(f"{{{BASE}}}operation") in ("delete", "remove") and _is_empty(one)]
-    for one in bare:
-        parent = one.getparent()
-        if parent is not None:
-            parent.remove(one)
-    return (_inside(root) if tagged or bare else None), whole
+def _failed(context: libyang.Context, text: bytes, schema: Schema) -> RpcFailed:
+    failed = errors.from_context(context, schema.namespace_of, schema.musts)
+    return RpcFailed(*(_named(one, text) for one in failed.errors))
 
 
-def _named(error: RpcError, config: bytes) -> RpcError:
+def _named(error: RpcError, text: bytes) -> RpcError:
     """With the name of the element that has an unknown namespace."""
     known = dict(error.info)
     if error.tag != "unknown-namespace" or "bad-element" in known:
         return error
-    names = [split_name(one) for one in etree.fromstring(b"<x>%b</x>" % config).iter()]
+    names = [split_name(one) for one in _elements(text).iter()]
     name = next((name for namespace, name in names if namespace == known.get("bad-namespace")), "")
     return replace(error, info=(*error.info, ("bad-element", name)))
 
 
-def _is_empty(element: etree._Element) -> bool:
-    return len(element) == 0 and not (element.text or "").strip()
+# The two things ------------------------------------------------------------------------------------------------------
+
+
+def _elements(text: bytes) -> etree._Element:
+    return etree.fromstring(b"<x>%b</x>" % text)
 
 
 def _inside(root: etree._Element) -> bytes:
     return b"".join(etree.tostring(one, with_tail=False) for one in root)
 
 
+def _plainly_tagged(config: bytes) -> bytes:
+    """With "true" and "false" in tags."""
+    if _DEFAULT.encode() not in config:
+        return config
+    root = _elements(config)
+    for one in root.iter():
+        if value := _TAG_VALUES.get(one.get(f"{{{_DEFAULT}}}default") or ""):
+            one.set(f"{{{_DEFAULT}}}default", value)
+    return _inside(root)
+
+
+def _without_bare_leafs(context: libyang.Context, config: bytes, schema: Schema) -> bytes:
+    """Without leafs that are to be deleted and have no value."""
+    root, found = _elements(config), False
+    for one in list(root.iter()):
+        if one.get(f"{{{BASE}}}operation") in ("delete", "remove") and _is_bare_leaf(context, one, schema):
+            parent, found = one.getparent(), True
+            if parent is not None:
+                parent.remove(one)
+    return _inside(root) if found else config
+
+
+def _is_bare_leaf(context: libyang.Context, element: etree._Element, schema: Schema) -> bool:
+    if len(element) or (element.text or "").strip():
+        return False
+    names = [split_name(one) for one in (element, *element.iterancestors())][:-1]
+    path = "".join(f"/{schema.module_of(namespace)}:{name}" for namespace, name in reversed(names))
+    try:
+        return any(node.nodetype() != node.LIST and node.nodetype() != node.LEAFLIST for node in context.find_path(path))
+    except libyang.LibyangError:
+        return False
+
+
 # What libyang does not look at ---------------------------------------------------------------------------------------
 
 
-def _check(tree: libyang.DNode | None, config: bytes, schema: Schema) -> None:
-    """Raises RpcFailed for tags on what is no default, for wrong places to insert, and for two cases of one choice."""
-    tagged, inserting = _TAG[1:].split("}")[0].encode() in config, _YANG in config
-    choosing = any(one.encode() in config for one in schema.choosing)
-    if tree is None or not (tagged or inserting or choosing):
-        return
+def _checked(tree: libyang.DNode | None, config: bytes, schema: Schema, *, whole: bool = False) -> libyang.DNode | None:
+    """The tree; frees it and raises RpcFailed for tags on what is no default, attributes in places that are not theirs,
+    and two cases of one choice."""
+    tagged, choosing = _DEFAULT.encode() in config, any(one.encode() in config for one in schema.choosing)
+    if tree is None or not (whole or tagged or choosing or YANG.encode() in config):
+        return tree
     chosen: dict[Any, Any] = {}
-    for node in _nodes(tree.first_sibling().cdata):
-        if tagged and node.flags & lib.LYD_DEFAULT and _is_term(node) and not lib.lyd_is_default(node):
-            raise _refused("invalid-value", "what is tagged as default is another value", node, schema)
-        if inserting:
-            _check_place(libyang.DNode.new(tree.context, node), schema)
-        case = node.schema.parent if choosing and node.schema else ffi.NULL
-        if case and case.nodetype == lib.LYS_CASE and chosen.setdefault((node.parent, case.parent), case) != case:
-            raise _refused("bad-element", "data of two cases of one choice", node, schema)
+    try:
+        for node in _nodes(tree.first_sibling().cdata):
+            if node.flags & lib.LYD_DEFAULT and _is_term(node) and not lib.lyd_is_default(node):
+                raise _refused("invalid-value", "what is tagged as default is another value", node, schema)
+            if node.meta:
+                _check_attributes(libyang.DNode.new(tree.context, node), schema, whole=whole)
+            case = node.schema.parent
+            if case and case.nodetype == lib.LYS_CASE and chosen.setdefault((node.parent, case.parent), case) != case:
+                raise _refused("bad-element", "data of two cases of one choice", node, schema)
+    except RpcFailed:
+        tree.free()
+        raise
+    return tree
 
 
-def _check_place(node: libyang.DNode, schema: Schema) -> None:
-    place = node.meta()
+def _check_attributes(node: libyang.DNode, schema: Schema, *, whole: bool) -> None:
+    place, here = node.meta(), node.schema()
+    if whole and (wrong := {"operation", "insert"} & set(place)):
+        raise _refused("unknown-attribute", "a whole configuration is no edit", node.cdata, schema, wrong.pop())
     if "insert" not in place:
         return
-    ordered = getattr(node.schema(), "ordered", None)
-    if ordered is None or not ordered():
+    if not isinstance(here, libyang.SList | libyang.SLeafList) or not here.ordered():
         raise _refused("unknown-attribute", "its order is not the user's", node.cdata, schema, "insert")
-    beside = "key" if isinstance(node.schema(), libyang.SList) else "value"
+    beside = "key" if isinstance(here, libyang.SList) else "value"
     if place["insert"] in ("before", "after") and beside not in place:
         raise _refused("missing-attribute", f"'{place['insert']}' needs '{beside}'", node.cdata, schema, beside)
 
@@ -131,13 +184,12 @@ def _nodes(node: Any) -> Iterator[Any]:
     """A tree's nodes, with the siblings of its first one."""
     while node:
         yield node
-        if node.schema:
-            yield from _nodes(lib.lyd_child(node))
+        yield from _nodes(lib.lyd_child(node)) if node.schema else ()
         node = node.next
 
 
 def _is_term(node: Any) -> bool:
-    return bool(node.schema) and bool(node.schema.nodetype & (lib.LYS_LEAF | lib.LYS_LEAFLIST))
+    return bool(node.schema.nodetype & (lib.LYS_LEAF | lib.LYS_LEAFLIST))
 
 
 def _refused(tag: str, message: str, node: Any, schema: Schema, attribute: str = "") -> RpcFailed:
@@ -159,6 +211,5 @@ def located(failed: RpcFailed, tree: libyang.DNode, schema: Schema) -> RpcFailed
     for node in _nodes(tree.first_sibling().cdata):
         path = path_of(node)
         paths.setdefault(errors.last_name(path), []).append(path)
-    return errors.with_paths(
-        failed, {name: found[0] for name, found in paths.items() if len(found) == 1}, schema.namespace_of
-    )
+    only = {name: found[0] for name, found in paths.items() if len(found) == 1}
+    return errors.with_paths(failed, only, schema.namespace_of)

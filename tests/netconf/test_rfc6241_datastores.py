@@ -77,6 +77,18 @@ async def test_a_copy_of_a_config(client: Client, target: str) -> None:
     await holds(client, A, target)
 
 
+@rfc("6241", "7.3", "a configuration in the request is whole: operations have no place in it")
+@pytest.mark.parametrize("target", ["running", "startup", "candidate"])
+async def test_a_copy_of_an_edit(client: Client, target: str) -> None:
+    for edited in '<values nc:operation="delete"/>', '<values><word nc:operation="delete">b</word></values>':
+        config = await whole(client, target, edited)
+        await refused(client, copy(config, target), "unknown-attribute")
+        await refused(client, validate(config), "unknown-attribute")
+    assert (
+        await client.rpc(copy(await whole(client, target, '<values><word nc:operation="delete"/></values>'), target))
+    ).errors
+
+
 @rfc("6241", "7.3", "a copy of what is no valid configuration fails and changes nothing")
 async def test_a_copy_of_an_invalid_config(client: Client) -> None:
     await client.ok(edit(B))
@@ -99,6 +111,11 @@ copies = partial(case, "6241", "7.3")
     [
         copies("a copy has a target", "<copy-config><source><running/></source></copy-config>", ("missing-element",)),
         copies("a copy has a source", "<copy-config><target><candidate/></target></copy-config>", ("missing-element",)),
+        copies(
+            "the source is one datastore",
+            "<copy-config><target><candidate/></target><source><running/><startup/></source></copy-config>",
+            ("bad-element",),
+        ),
         copies("the source is a datastore of the server", copy("nowhere", "candidate"), ELSEWHERE),
         copies("the target is a datastore of the server", copy("running", "nowhere"), ELSEWHERE),
         case("6241", "8.8", "a copy to a url needs its capability", copy("running", "url"), ELSEWHERE),

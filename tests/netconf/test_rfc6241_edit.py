@@ -301,6 +301,40 @@ async def test_parameters(client: Client, operation: str, tags: tuple[str, ...])
     await refused(client, operation, *tags)
 
 
+KEYLESS = [
+    case(
+        "7950",
+        "7.8.6",
+        "delete of a list entry names it by its keys",
+        '<top><users><user nc:operation="delete"/></users></top>',
+    ),
+    case(
+        "7950",
+        "7.8.6",
+        "remove of a list entry names it by its keys",
+        '<top><users><user nc:operation="remove"/></users></top>',
+    ),
+    case(
+        "7950", "8.3.1", "all keys of an entry are there", '<order><plain nc:operation="delete"><id>a</id></plain></order>'
+    ),
+]
+
+
+@pytest.mark.parametrize("change", KEYLESS)
+async def test_entries_without_keys(client: Client, change: str) -> None:
+    before = top(user("a"), user("b")) + "<order><plain><id>a</id><part>1</part></plain></order>"
+    await client.ok(edit(before))
+    await refused(client, edit(change), "missing-element")
+    await holds(client, before)
+
+
+@rfc("7950", "7.7.9", "delete of a leaf-list entry names its value")
+async def test_leaf_list_entries_without_a_value(client: Client) -> None:
+    await client.ok(edit("<values><tag>a</tag><tag>b</tag></values>"))
+    await refused(client, edit('<values><tag nc:operation="delete"/></values>'), "data-missing", "invalid-value")
+    await holds(client, "<values><tag>a</tag><tag>b</tag></values>")
+
+
 # Test-option ---------------------------------------------------------------------------------------------------------
 
 INVALID = "<rules><low>9</low><high>1</high><needed>x</needed><road>r</road><pair>p</pair></rules>"

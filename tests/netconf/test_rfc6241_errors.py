@@ -384,10 +384,12 @@ async def test_an_action_without_output(client: Client) -> None:
     assert etree.QName(reply).localname == "ok"
 
 
+RESTART = f'<action xmlns="urn:ietf:params:xml:ns:yang:1">{c("<server><name>s</name><restart/></server>")}</action>'
 INPUTS = [
     case("7950", "8.3.1", "an input that misses what is mandatory", echo(""), ("missing-element",)),
     case("7950", "8.3.1", "an input with a wrong value", echo("<text>a</text><times>10</times>"), ("invalid-value",)),
     case("7950", "8.3.1", "an input with an unknown parameter", echo("<text>a</text><nonsense/>"), ("unknown-element",)),
+    case("7950", "8.3.1", "an action's input that misses what is mandatory", RESTART, ("missing-element",)),
     case(
         "7950",
         "7.15",
@@ -407,6 +409,7 @@ INPUTS = [
 
 @pytest.mark.parametrize(("operation", "tags"), INPUTS)
 async def test_inputs(client: Client, operation: str, tags: tuple[str, ...]) -> None:
+    await client.ok(edit("<server><name>s</name></server>"))
     await refused(client, operation, *tags)
 
 

@@ -67,8 +67,10 @@ def place(call: Call, name: str) -> etree._Element:
     """What stands in `source` or `target`. Raises RpcFailed when nothing does."""
     element = parameter(call, name)
     inside = [] if element is None else list(element)
-    if len(inside) != 1:
-        raise refused("missing-element", f"'{name}' must name one datastore", ("bad-element", name))
+    if not inside:
+        raise refused("missing-element", f"'{name}' must name a datastore", ("bad-element", name))
+    if len(inside) > 1:
+        raise refused("bad-element", f"'{name}' must name one datastore", ("bad-element", split_name(inside[1])[1]))
     return inside[0]
 
 
