@@ -125,6 +125,7 @@ def _context(parameters: Tls, identity: Identity) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     least, greatest = parameters.versions
+    # Suites are OpenSSL's choice: the one that RFC 5246 clause 9 demands has no forward secrecy, which RFC 9325 does.
     context.minimum_version = _VERSIONS.get(least, ssl.TLSVersion.TLSv1_2)
     context.maximum_version = _VERSIONS.get(greatest, ssl.TLSVersion.MAXIMUM_SUPPORTED)
     if parameters.cipher_suites:
