@@ -168,7 +168,7 @@ async def nameless(other: Client, _behind: Behind) -> None:
 
 
 async def notified(other: Client, behind: Behind) -> None:
-    await other.ok(subscribe())
+    await other.ok(subscribe("<filter><c:happened/></filter>"))
     behind("notify", happened("a"))
     behind("notify", happened("b"))
     assert len(await until(other, "b")) == 2
