@@ -17,6 +17,7 @@ SUBSCRIBE = (
 YANG_LIBRARY = "urn:ietf:params:xml:ns:yang:ietf-yang-library"
 LIBRARY = f'<get><filter><yang-library xmlns="{YANG_LIBRARY}"><content-id/></yang-library></filter></get>'
 EDIT = '<late xmlns="urn:late"><here>yes</here></late>'
+REMOVE = f'<late xmlns="urn:late" xmlns:nc="{netconf.BASE}" nc:operation="remove"/>'
 
 
 def change(front: Front, *arguments: str) -> None:
@@ -30,11 +31,13 @@ def library(client: Client) -> str:
     return next(one for one in client.hello.capabilities if ":yang-library:" in one)
 
 
-async def event(client: Client, name: str) -> etree._Element:
-    while True:
-        _, found = netconf.parse_notification(await client.receive())
-        if etree.QName(found).localname == name:
-            return found
+async def events(client: Client, *names: str) -> list[etree._Element]:
+    """One of each, in whatever order they come."""
+    found: dict[str, etree._Element] = {}
+    while not set(names) <= set(found):
+        _, one = netconf.parse_notification(await client.receive())
+        found.setdefault(etree.QName(one).localname, one)
+    return [found[name] for name in names]
 
 
 async def test_a_module_that_comes_is_offered_and_told_of(front: Front, tmp_path: Path) -> None:
@@ -43,9 +46,8 @@ async def test_a_module_that_comes_is_offered_and_told_of(front: Front, tmp_path
     async with front.connect() as before, front.connect() as listener:
         await listener.ok(SUBSCRIBE)
         change(front, "-i", str(file))
-        capability = await event(listener, "netconf-capability-change")
+        capability, update = await events(listener, "netconf-capability-change", "yang-library-update")
         assert "urn:late?module=late" in etree.tostring(capability, encoding="unicode")
-        update = await event(listener, "yang-library-update")
         async with front.connect() as after:
             assert after.hello is not None
             assert library(after) != library(before)
@@ -55,10 +57,8 @@ async def test_a_module_that_comes_is_offered_and_told_of(front: Front, tmp_path
             assert content[0][0][0].text == update[0].text
         # A session that was there before can work with it, too.
         assert not (await before.edit(EDIT)).errors
-        assert not (
-            await before.edit(EDIT.replace("<here>yes</here>", ""), "<default-operation>replace</default-operation>")
-        ).errors
+        assert not (await before.edit(REMOVE)).errors
         change(front, "-u", "late")
-        gone = await event(listener, "netconf-capability-change")
+        (gone,) = await events(listener, "netconf-capability-change")
         assert "deleted-capability" in etree.tostring(gone, encoding="unicode")
         assert (await before.edit(EDIT)).errors[0].tag == "unknown-namespace"
