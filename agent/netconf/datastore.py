@@ -22,6 +22,7 @@ from qswitch.protocol.netconf import RpcFailed
 
 from . import errors, nacm, payload
 from .filters import Filter
+from .rules import UNASKED, Rules
 from .schema import Schema
 from .superset import Names
 
@@ -59,7 +60,7 @@ class Datastore:
         self._nacm = self._connection.start_session("running")
         self._nacm.init_nacm("nobody")
         nacm.count(self._nacm)
-        self.execution = nacm.Execution(self)
+        self.rules = Rules(self)
         self.refresh()
 
     def refresh(self) -> None:
@@ -68,7 +69,7 @@ class Datastore:
             self.schema = Schema(context, self._content_id())
 
     def stop(self) -> None:
-        self.execution.stop()
+        self.rules.stop()
         for session in (self.own, self._nacm):
             session.stop()
         self._connection.disconnect()
@@ -173,7 +174,7 @@ class UserSession:
                 except sysrepo.SysrepoError as error:
                     # The errors are read before the clean-up overwrites them.
                     failed = self._failed(error)
-                    raise failed if edit is None else payload.located(failed, edit, self.schema) from error
+                    raise failed if edit is None else self._discreet(payload.located(failed, edit, self.schema)) from error
                 finally:
                     self.session.discard_changes()
 
@@ -243,12 +244,23 @@ class UserSession:
     def may_execute(self, module: str, name: str) -> None:
         """Raises RpcFailed `access-denied` when NACM forbids the operation (RFC 8341 clause 3.4.4)."""
         user = self._user.decode()
-        if name in nacm.UNCHECKED and not self._datastore.execution.permits(user, module, name):
+        if name in UNASKED and not self._datastore.rules.may_execute(user, module, name):
             # Sysrepo counts what it denies itself; this operation is nobody's who is in no group.
             with contextlib.suppress(RpcFailed), self._as(b""):
                 self._check("/ietf-netconf:delete-config")
             raise errors.refused("access-denied", f"a rule denies '{name}' to user '{user}'")
         self._check(f"/{module}:{name}")
+
+    def _discreet(self, failed: RpcFailed) -> RpcFailed:
+        """The failure, without telling what is there to somebody who may not change it (RFC 8341 clause 3.2.5)."""
+        with self.session.get_ly_ctx() as context:
+            for error in failed.errors:
+                how = {"data-exists": "create", "data-missing": "delete"}.get(error.tag, "")
+                if not how or error.app_tag or not error.path:
+                    continue
+                if not self._datastore.rules.may_change(self._user.decode(), how, error.path, context):
+                    return errors.denied(error)
+        return failed
 
     def _check(self, path: str) -> None:
         with self._errors(), self.session.get_ly_ctx() as context:

@@ -82,6 +82,13 @@ def at(tag: str, message: str, path: str, namespace_of: NamespaceOf, attribute: 
     return RpcFailed(RpcError(tag, message, path=qualified, info=_info(tag, path, attribute), namespaces=namespaces))
 
 
+def denied(error: RpcError) -> RpcFailed:
+    """The refusal that stands in place of an error about a node."""
+    path = re.sub(_PREDICATES, "", error.path)
+    message = "access to the data is denied"
+    return RpcFailed(RpcError("access-denied", message, "protocol", path=path, namespaces=error.namespaces))
+
+
 def from_sysrepo(
     error: sysrepo.SysrepoError, session: SysrepoSession, namespace_of: NamespaceOf, musts: Musts = MappingProxyType({})
 ) -> RpcFailed:

@@ -254,6 +254,59 @@ async def test_errors_are_discreet(access: Access, client: Client, guest: Client
     assert "hush-hush" not in reply_text
 
 
+_INSIDE = "/c:interfaces/c:interface[c:name='a']"
+_TELLING = [
+    case("8341", "3.2.5", "create on what is there is denied before it is found there", limited(), "create", "word", True),
+    case("8341", "3.2.5", "delete of what is not there is denied before it is missed", limited(), "delete", "flag", True),
+    case(
+        "8341", "3.2.5", "who may create is told that it is there", limited(rule("permit", "create", "conformance")),
+        "create", "word", False,
+    ),
+    case(
+        "8341", "3.2.5", "who may delete is told that it is not there", limited(rule("permit", "delete", "conformance")),
+        "delete", "flag", False,
+    ),
+    case(
+        "8341", "3.4.5", "a rule for a path holds for what is not there, too",
+        limited(rule("deny", "delete", "conformance", path="/c:values/c:flag"), WRITES), "delete", "flag", True,
+    ),
+    case(
+        "8341", "3.4.5", "a rule for another path does not",
+        limited(rule("deny", "*", "conformance", path="/c:values/c:text"), WRITES), "delete", "flag", False,
+    ),
+    case(
+        "8341", "3.4.5", "a rule for another list entry does not",
+        limited(rule("deny", "*", "conformance", path=_INSIDE), WRITES), "delete", "b", False,
+    ),
+    case(
+        "8341", "3.4.5", "a rule for the list entry does", limited(rule("deny", "*", "conformance", path=_INSIDE), WRITES),
+        "delete", "a", True,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rules", "how", "what", "refused"), _TELLING)
+async def test_what_is_there_is_told_to_whom_may_change_it(
+    access: Access, client: Client, guest: Client, rules: str, how: str, what: str, refused: bool
+) -> None:
+    await client.ok(edit(VALUES))
+    access(rules)
+    value = "<word>word</word>" if what == "word" else f"<{what}/>"
+    config = values(value.replace(what, f'{what} nc:operation="{how}"', 1))
+    if what in "ab":
+        entry = f'<interface nc:operation="{how}"><name>{what}</name></interface>'
+        config = f"<interfaces {XMLNS}>{entry}</interfaces>"
+    error = await guest.refused(edit(config))
+    assert error.tag == ("access-denied" if refused else {"create": "data-exists", "delete": "data-missing"}[how])
+
+
+@rfc("8341", "3.4.5", "default-deny-all stands against write-default permit for what is not there, too")
+async def test_what_is_not_there_and_guarded(access: Access, guest: Client) -> None:
+    access(limited(write_default="permit"))
+    group = '<groups><group nc:operation="delete"><name>nobody</name></group></groups>'
+    assert denied(await guest.rpc(edit(f'<nacm xmlns="{ACM}" xmlns:nc="{BASE}">{group}</nacm>')))
+
+
 @rfc("8341", "3.4.3", "access denied to data says where")
 async def test_the_path_of_a_refusal(access: Access, guest: Client) -> None:
     access(limited())
