@@ -18,7 +18,7 @@ from ..config import CallHomeConfig, NodeConfig, Timeouts
 from ..errors import ControllerError
 from ..model import Endpoint
 from . import ssh, tls
-from .wire import Attempt, Connection
+from .wire import Attempt, Connection, words
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,11 @@ class CallHome:
 
     def _listen(self, transport: str, where: Endpoint) -> None:
         family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+        both = where.host == "::" and socket.has_dualstack_ipv6()  # every address of the machine
         try:
-            listener = socket.create_server((where.host, where.port), family=family, backlog=MOST_STRANGERS)
+            listener = socket.create_server(
+                (where.host, where.port), family=family, backlog=MOST_STRANGERS, dualstack_ipv6=both
+            )
         except OSError as error:
             problem = f"nodes cannot call on {where.host} port {where.port}: {error.strerror or error}"
             raise ControllerError(problem) from error
@@ -124,7 +127,7 @@ class CallHome:
                 connection = await tls.greet(sock, self._over_tls, attempt, self._timeouts, peer)
         except ControllerError as error:
             shown = attempt.ssh.host_key if attempt.ssh else attempt.tls.fingerprint if attempt.tls else None
-            self._refuse(transport, peer, shown, str(error))
+            self._refuse(transport, peer, shown, words(error))
             node = self._nodes.get(str(error.details().get("node")))
             if node is not None and shown is not None:
                 node.call_failed(error)

@@ -24,7 +24,7 @@ from .calls import Refusal
 from .inventory import AGENT_DOWN, ManagedNode
 from .nodedata import FILTER, NODE, parse_node
 from .session import HELLO, NetconfSession
-from .wire import Attempt, Connection
+from .wire import Attempt, Connection, words
 
 ROUND_TRIPS = 10
 REPLAY_SECONDS = 1.0  # how long a node may take to say that it has replayed what is at most some seconds old
@@ -222,14 +222,10 @@ class Check:
         about = self._attempt.step or "session"
         if about == tls.HANDSHAKE and self._attempt.tls is None and not self._config.calls:
             self._attempt.tls = await tls.look(self._config.netconf, self._timeouts)
-        match error:
-            case NodeUnreachable():
-                self._add(Level.WRONG, about, error.problem, error.advice)
-            case NodeTimedOut():
-                words = f"it did not answer within {error.seconds:g} s: {error.operation}"
-                self._add(Level.WRONG, about, words, _ADVICE.get(error.operation, _SLOW))
-            case _:
-                self._add(Level.WRONG, about, str(error))
+        advice = error.advice if isinstance(error, NodeUnreachable) else ""
+        if isinstance(error, NodeTimedOut):
+            advice = _ADVICE.get(error.operation, _SLOW)
+        self._add(Level.WRONG, about, words(error), advice)
 
     def _finished(self) -> NodeCheck:
         estimate = clock.estimate(self._sightings)

@@ -9,7 +9,19 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol, Self
 
 from ..checks import SshFacts, TlsFacts
+from ..errors import ControllerError, NodeTimedOut, NodeUnreachable
 from ..model import Endpoint
+
+
+def words(error: ControllerError) -> str:
+    """What is wrong, without the name of the node: of a caller there may be none."""
+    match error:
+        case NodeUnreachable():
+            return error.problem
+        case NodeTimedOut():
+            return f"it did not answer within {error.seconds:g} s: {error.operation}"
+        case _:
+            return str(error)
 
 
 class Channel(Protocol):

@@ -34,3 +34,8 @@ async def test_a_network_whose_nodes_call(calling: Emulation) -> None:
             assert report["well"], report["findings"]
             assert report["connect"] == "call-home"
             assert {one["name"] for one in report["rights"] if one["allowed"]} == {"read", "edit", "lock", "subscribe"}
+    await calling.kill("controller/controller")
+    await calling.start_controller()
+    async with calling.api() as api, asyncio.timeout(60):
+        while not all(node["connected"] for node in (await api.get("/v1/nodes")).json()):  # they call by themselves
+            await asyncio.sleep(0.1)

@@ -293,6 +293,20 @@ def test_lines_that_are_not_written_are_counted() -> None:
     assert lines.take(61.0) == 0
 
 
+async def test_every_address_is_one_that_nodes_can_call(by_ssh: NodeConfig, front: Front) -> None:
+    """IPv4 as well as IPv6, at "::"."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    story = Story()
+    inventory = Inventory([by_ssh], TIMEOUTS, story, {})
+    answering = CallHome(CallHomeConfig(ssh=Endpoint("::", 0)), inventory.nodes, TIMEOUTS)
+    answering.start()
+    for host in ("127.0.0.1", "::1"):
+        _, writer = await asyncio.open_connection(host, answering.addresses["ssh"].port)
+        writer.close()
+    await answering.stop()
+
+
 async def test_only_what_somebody_is_expected_on_is_listened_to(by_ssh: NodeConfig) -> None:
     async with waiting(by_ssh) as home:
         assert list(home.answering.addresses) == ["ssh"]
