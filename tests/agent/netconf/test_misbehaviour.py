@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from misdeeds import FRAMES, HELLOS, MESSAGES, damaged
-from netconf_front import NODE, QKD, Client, Front
+from netconf_front import Client, Front
+from strange_operations import strange
 
 from qswitch.protocol import netconf
 from qswitch.protocol.netconf import BASE_1_0
@@ -19,7 +20,8 @@ from qswitch.protocol.netconf import BASE_1_0
 pytestmark = pytest.mark.engine("builtin", reason="netopeer2 answers some of it otherwise")
 
 SEEDS = [file.read_bytes() for file in sorted((Path(__file__).parents[2] / "fuzz/corpus/message").iterdir())]
-READ = f'<get-config><source><running/></source><filter><qkd_node xmlns="{QKD}"><qkdn_id/></qkd_node></filter></get-config>'
+ACM = "urn:ietf:params:xml:ns:yang:ietf-netconf-acm"
+READ = f'<get-config><source><running/></source><filter><nacm xmlns="{ACM}"><groups/></nacm></filter></get-config>'
 STATE = '<netconf-state xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring"><sessions/></netconf-state>'
 SECONDS = 5.0  # for an answer, whatever others do
 
@@ -28,7 +30,7 @@ async def witness(client: Client) -> None:
     """A well-behaved session gets its answer."""
     async with asyncio.timeout(SECONDS):
         (data,) = await client.ok(READ)
-    assert data.findtext(f".//{{{QKD}}}qkdn_id") == NODE
+    assert data.findtext(f".//{{{ACM}}}group/{{{ACM}}}name") == "controller"
 
 
 async def until_end(client: Client) -> list[bytes]:
@@ -150,3 +152,36 @@ async def test_damaged_sessions_leave_nothing_behind(front: Front, sessions: int
         assert Kept(front).mebibytes < settled.mebibytes + 5
         (data,) = await good.ok(f"<get><filter>{STATE}</filter></get>")
         assert len(data.findall(".//{*}session/{*}session-id")) == 1
+
+
+# What the user of strange operations may do: on the QKD model, everything.
+STRANGER = f"""
+<nacm xmlns="{ACM}"><rule-list><name>stranger</name><group>monitor</group>
+  <rule><name>qkd</name><module-name>etsi-qkd-sdn-node</module-name><access-operations>*</access-operations>
+    <action>permit</action></rule>
+</rule-list></nacm>"""
+
+
+async def answer(client: Client, operation: bytes) -> netconf.RpcReply:
+    client.ids += 1
+    client.send(netconf.build_rpc(str(client.ids), operation))
+    while netconf.split_name(netconf.parse_xml(message := await client.receive()))[1] == "notification":
+        pass
+    return netconf.parse_reply(message)
+
+
+@pytest.mark.parametrize("sessions", [30, pytest.param(3000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
+async def test_strange_operations_are_answered_and_surprise_nobody(front: Front, sessions: int) -> None:
+    front.side("apply", STRANGER)
+    dice = random.Random(8341)
+    kept: list[Kept] = []
+    async with front.connect() as good:
+        for _ in range(sessions):
+            async with front.connect("monitor") as bad:
+                for _ in range(20):
+                    operation = strange(dice)
+                    reply = await answer(bad, operation)
+                    assert not any("internal error" in error.message for error in reply.errors), operation
+                await witness(good)
+            kept.append(Kept(front))
+    assert kept[-1].mebibytes < kept[len(kept) // 3].mebibytes + 8
