@@ -107,7 +107,7 @@ async def test_a_period_of_the_past(client: Client, behind: Behind) -> None:
 @rfc("5277", "2.3", "after its stopTime the session is one without a subscription")
 async def test_a_stop_in_the_future(client: Client, behind: Behind) -> None:
     start = await told(behind, "a")
-    stop = now() + timedelta(seconds=0.5)
+    stop = now() + timedelta(seconds=1.5)
     await client.ok(subscribe(start=start, stop=stop))
     found = await until(client, "replayComplete")
     behind("notify", link_down("b"))

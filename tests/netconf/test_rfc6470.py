@@ -87,7 +87,7 @@ async def test_a_bad_hello(front: Front, ear: Client) -> None:
 async def test_a_timeout(front: Front, ear: Client) -> None:
     timeout = '<netconf-server xmlns="{}"><listen><idle-timeout>{}</idle-timeout></listen></netconf-server>'
     try:
-        front.side("apply", timeout.format(SERVER, 1))
+        front.side("apply", timeout.format(SERVER, 2))
         async with front.connect("guest") as other:
             found: Notification | None = None
             while found is None or leafs(found[1]).get("session-id") != str(session_id(other)):
