@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 
 from ..checks import TlsFacts
 from ..config import TlsAccess
+from .wire import one_line
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
@@ -20,13 +21,13 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 
 def names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The subject alternative names of the kinds that a node may be known by."""
+    """The subject alternative names of the kinds that a node may be known by, fit to be shown."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         return ()
     kinds = (x509.DNSName, x509.UniformResourceIdentifier, x509.IPAddress)
-    return tuple(str(one.value) for one in found if isinstance(one, kinds))
+    return tuple(one_line(str(one.value)) for one in found if isinstance(one, kinds))
 
 
 def is_named(certificate: x509.Certificate, name: str) -> bool:
@@ -63,8 +64,8 @@ def validity_problem(certificate: x509.Certificate, now: datetime) -> str | None
 def facts(certificate: x509.Certificate) -> TlsFacts:
     """What people want to see of it."""
     return TlsFacts(
-        subject=certificate.subject.rfc4514_string(),
-        issuer=certificate.issuer.rfc4514_string(),
+        subject=one_line(certificate.subject.rfc4514_string()),
+        issuer=one_line(certificate.issuer.rfc4514_string()),
         names=names(certificate),
         not_before=_time(certificate.not_valid_before_utc),
         not_after=_time(certificate.not_valid_after_utc),

@@ -49,8 +49,7 @@ class Check:
         """While `quiet` is held, the controller edits no node. `refusals` are of callers that were let in by no node."""
         self._node, self._config, self._timeouts = node, node.config, timeouts
         self._quiet, self._refusals = quiet, list(refusals)
-        self._attempt, self._first, self._began = Attempt(), 0, time.time()
-        self._steps: list[tuple[str, float]] = []
+        self._attempt = Attempt()
         self._own: list[Connection] = []
         self._sessions: list[NetconfSession] = []
         self._findings: list[Finding] = []
@@ -70,7 +69,6 @@ class Check:
         """Never raises a ControllerError: what goes wrong is a finding."""
         try:
             session = await self._session(await self._connection())
-            self._steps = self._attempt.steps[self._first :]
             await self._examine(session)
         except ControllerError as error:
             await self._failed(error)
@@ -93,7 +91,7 @@ class Check:
                 self._config.name, self._node.record.problem or "it is between two calls", self._strangers()
             )
         connection = self._node.connection
-        self._attempt, self._first = connection.attempt, len(connection.attempt.steps)
+        self._attempt.ssh, self._attempt.tls = connection.attempt.ssh, connection.attempt.tls
         own = "new sessions on it" if connection.shares else "and its session, since TLS carries one only"
         self._report = replace(self._report, way=f"the connection of the node's last call, {own}")
         return connection
@@ -107,11 +105,12 @@ class Check:
     async def _session(self, connection: Connection) -> NetconfSession:
         if not connection.shares and connection not in self._own:
             return self._node.ready_session()
-        return await self._open(connection)
+        return await self._open(connection, _Heard(), self._attempt)
 
-    async def _open(self, connection: Connection, heard: "_Heard | None" = None) -> NetconfSession:
-        heard = heard or _Heard()
-        session = await NetconfSession.open(self._config.name, connection, self._timeouts, heard.event, lambda _error: None)
+    async def _open(self, connection: Connection, heard: "_Heard", attempt: Attempt | None = None) -> NetconfSession:
+        session = await NetconfSession.open(
+            self._config.name, connection, self._timeouts, heard.event, lambda _error: None, attempt
+        )
         self._sessions.append(session)
         return session
 
@@ -161,9 +160,10 @@ class Check:
         )
         written = data.findtext(f".//{{{MONITORING}}}login-time")
         if written:
-            # A session of the check's own is younger than the check, another one just younger than its connection.
-            earliest = self._began if self._sessions else self._attempt.began
-            self._sightings.append(clock.Sighting(written, earliest, self._attempt.ended, "login-time of the session"))
+            # A session of the check's own began while the check connected, another one while its connection came about.
+            connection = self._node.connection
+            attempt = self._attempt if self._sessions or connection is None else connection.attempt
+            self._sightings.append(clock.Sighting(written, attempt.began, attempt.ended, "login-time of the session"))
 
     async def _rights(self, session: NetconfSession) -> None:
         """In this order: what was read is needed for what is edited."""
@@ -235,7 +235,7 @@ class Check:
         return replace(
             self._report,
             well=all(one.level is not Level.WRONG for one in self._findings),
-            steps=tuple(Step(*one) for one in self._steps or self._attempt.steps[self._first :]),
+            steps=tuple(Step(*one) for one in self._attempt.steps),
             ssh=self._attempt.ssh,
             tls=self._attempt.tls,
             clock=estimate,

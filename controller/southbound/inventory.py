@@ -114,7 +114,9 @@ class ManagedNode:
         self._listener.node_connected(self.config.name)
 
     async def _open(self, connection: Connection) -> NetconfSession:
-        return await NetconfSession.open(self.config.name, connection, self._timeouts, self._on_notification, self._on_lost)
+        return await NetconfSession.open(
+            self.config.name, connection, self._timeouts, self._on_notification, self._on_lost, connection.attempt
+        )
 
     async def _second(self) -> NetconfSession | None:
         """Another session for notifications. None where the node must have called for it: then polls must do."""

@@ -40,11 +40,9 @@ async def editing(session: NetconfSession, node: NodeId) -> RightCheck:
     if ":candidate" in session.capabilities:
         # Rather than by test-only: not every server asks access control about what it only tests.
         try:
-            await session.lock("candidate")
-        except NodeRefused:
-            pass  # somebody else works on it, or this user may not: the other way is left
-        else:
             return await _candidate(session, edit)
+        except NodeRefused:
+            pass  # somebody else works on it, or this user may not take it back: the other way is left
     if not any(one.endswith(":validate:1.1") for one in session.capabilities):
         return RightCheck("edit", None, "not tried: the node offers no test-only, and no candidate that could be locked")
     how = "edit-config with test-option test-only"
@@ -56,16 +54,22 @@ async def editing(session: NetconfSession, node: NodeId) -> RightCheck:
 
 
 async def _candidate(session: NetconfSession, edit: NodeEdit) -> RightCheck:
-    """With the candidate locked, so that nobody else's preparations are discarded with this (RFC 6241 clause 8.3.5.2)."""
+    """With the candidate locked, so that nobody else's preparations are discarded with this (RFC 6241 clause 8.3.5.2).
+
+    Raises NodeRefused, before anything is edited, when it cannot be locked or discarded.
+    """
     how = "edit-config of the candidate"
+    await session.lock("candidate")
     try:
-        await session.edit_config(build_config(edit), "candidate")
-    except NodeRefused as error:
-        return _refused("edit", how, error)
-    finally:
         await session.discard_changes()
+        try:
+            await session.edit_config(build_config(edit), "candidate")
+        except NodeRefused as error:
+            return _refused("edit", how, error)
+        await session.discard_changes()
+        return RightCheck("edit", True, f"{how} was accepted, and discarded at once")
+    finally:
         await session.unlock("candidate")
-    return RightCheck("edit", True, f"{how} was accepted, and discarded at once")
 
 
 async def locking(session: NetconfSession, quiet: asyncio.Lock) -> RightCheck:

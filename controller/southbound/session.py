@@ -24,7 +24,7 @@ from qswitch.protocol.netconf import Framing, NetconfError, parse_notification
 
 from ..config import Timeouts
 from ..errors import BadReply, ControllerError, NodeRefused, NodeTimedOut, NodeUnreachable
-from .wire import Channel, Connection
+from .wire import Attempt, Channel, Connection
 
 log = logging.getLogger(__name__)
 
@@ -176,14 +176,18 @@ class NetconfSession:
         timeouts: Timeouts,
         on_notification: NotificationHandler,
         on_lost: LostHandler,
+        attempt: Attempt | None = None,
     ) -> "NetconfSession":
-        """Starts a session on an authenticated connection and exchanges hellos. Raises like every operation."""
+        """Starts a session on an authenticated connection and exchanges hellos. Raises like every operation.
+
+        `attempt` goes through the steps.
+        """
         session = cls(node, connection, timeouts)
         session._on_lost = on_lost
         session._transport.add_listener(_Notifications(on_notification))
         try:
             async with asyncio.timeout(timeouts.connect):
-                await session._greet()
+                await session._greet(attempt or Attempt())
         except TimeoutError as error:
             session._end()
             raise NodeTimedOut(node, HELLO, timeouts.connect) from error
@@ -192,7 +196,7 @@ class NetconfSession:
             raise
         return session
 
-    async def _greet(self) -> None:
+    async def _greet(self, attempt: Attempt) -> None:
         arrived: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def hello(session_id: str, capabilities: Any) -> None:
@@ -208,13 +212,13 @@ class NetconfSession:
 
         listener = HelloHandler(hello, failed)
         self._transport.add_listener(listener)
-        channel = await self._connection.carry(_Pump(self._node, self._transport, self._lost))
-        self._connection.attempt.begin(HELLO)
+        channel = await self._connection.carry(_Pump(self._node, self._transport, self._lost), attempt)
+        attempt.begin(HELLO)
         # Our own hello is framed with the old marker whichever hello is first (RFC 6242 clause 4.1).
         greeting = HelloHandler.build(self._transport.client_capabilities, self._handler)
         channel.write(Framing().frame(greeting.encode()))
         await arrived
-        self._connection.attempt.end()
+        attempt.end()
         self._transport.remove_listener(listener)
         if not any(one in self.capabilities for one in (BASE_10, BASE_11)):
             # RFC 6241 clause 8.1: a session without a version that both sides speak must not go on.

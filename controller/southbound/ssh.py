@@ -18,7 +18,7 @@ from ..config import NodeConfig, Timeouts
 from ..errors import ControllerError, NodeTimedOut, NodeUnreachable
 from ..model import Endpoint
 from . import algorithms
-from .wire import Attempt, Channel, Connection, Receiver
+from .wire import Attempt, Channel, Connection, Receiver, one_line
 
 type HostKeys = Mapping[asyncssh.SSHKey, NodeConfig]
 
@@ -175,6 +175,8 @@ class _Client(asyncssh.SSHClient):
 
     def _other_host_key(self) -> ControllerError:
         facts = self.facts()
+        if facts.host_key is None:
+            return NodeUnreachable(self.name, "its host key is a certificate, or of a kind that the controller cannot read")
         if self.node is None:
             return NodeUnreachable("?", f"its host key {facts.host_key_type} {facts.host_key} is that of no node that calls")
         return NodeUnreachable(
@@ -198,7 +200,7 @@ class _Client(asyncssh.SSHClient):
         )
 
     def _ended(self, error: Exception) -> ControllerError:
-        words = str(error) or type(error).__name__
+        words = one_line(str(error)) or type(error).__name__
         if self._connection is None or self._connection.get_extra_info("server_version") is None:
             advice = "check that the port is that of NETCONF over SSH: 830 unless configured"
             return NodeUnreachable(self.name, f"no SSH server answers there: {words}", advice)
@@ -215,8 +217,8 @@ class SshConnection(Connection):
         super().__init__(node, peer, attempt)
         self._connection = connection
 
-    async def carry(self, receiver: Receiver) -> Channel:
-        self.attempt.begin(SUBSYSTEM)
+    async def carry(self, receiver: Receiver, attempt: Attempt) -> Channel:
+        attempt.begin(SUBSYSTEM)
         try:
             channel, _session = await self._connection.create_session(
                 lambda: _Session(receiver), subsystem="netconf", encoding=None
@@ -225,11 +227,12 @@ class SshConnection(Connection):
             refused = error.code == asyncssh.OPEN_REQUEST_SESSION_FAILED
             raise NodeUnreachable(
                 self.node,
-                _NO_SUBSYSTEM if refused else f"it opens no session: {error}",
+                _NO_SUBSYSTEM if refused else f"it opens no session: {one_line(str(error))}",
                 "the port is likely that of remote login: NETCONF has 830" if refused else "",
             ) from error
         except (asyncssh.Error, OSError) as error:
-            raise NodeUnreachable(self.node, f"it ended the connection during {SUBSYSTEM}: {error}") from error
+            problem = f"it ended the connection during {SUBSYSTEM}: {one_line(str(error))}"
+            raise NodeUnreachable(self.node, problem) from error
         return channel
 
     def abort(self) -> None:
@@ -254,4 +257,4 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._receiver.ended(f"connection lost: {exc}" if exc else "the node closed the connection")
+        self._receiver.ended(f"connection lost: {one_line(str(exc))}" if exc else "the node closed the connection")

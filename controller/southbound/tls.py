@@ -150,7 +150,7 @@ class TlsConnection(Connection, asyncio.Protocol):
         self._ended: tuple[str, str] | None = None
         self._heard = False
 
-    async def carry(self, receiver: Receiver) -> Channel:
+    async def carry(self, receiver: Receiver, attempt: Attempt) -> Channel:  # noqa: ARG002
         if self._wire is None or self._ended is not None or self._receiver is not None:
             raise NodeUnreachable(self.node, *(self._ended or ("TLS carries one session, which is there already", "")))
         self._receiver = receiver

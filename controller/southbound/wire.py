@@ -24,6 +24,11 @@ def words(error: ControllerError) -> str:
             return str(error)
 
 
+def one_line(text: str) -> str:
+    """What somebody else said, fit for a log: no line breaks, nothing that steers a terminal, and an end."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text[:200])
+
+
 class Channel(Protocol):
     """The way to the node."""
 
@@ -79,7 +84,7 @@ class Connection(ABC):
         self.node, self.peer, self.attempt = node, peer, attempt
 
     @abstractmethod
-    async def carry(self, receiver: Receiver) -> Channel:
+    async def carry(self, receiver: Receiver, attempt: Attempt) -> Channel:
         """Starts one NETCONF session. Raises NodeUnreachable when the node has none to offer."""
 
     @abstractmethod

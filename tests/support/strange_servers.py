@@ -12,6 +12,8 @@ from typing import Any
 import asyncssh
 from netconf_access import Certified
 
+from qswitch.protocol import netconf
+
 type Process = Callable[["asyncssh.SSHServerProcess[bytes]"], Awaitable[None]]
 
 
@@ -65,9 +67,46 @@ def saying(*messages: bytes) -> Process:
     return serve
 
 
+class PlainNode:
+    """A NETCONF server over TLS that has notifications, and no interleave: what listens does nothing else (RFC 5277)."""
+
+    HELLO = netconf.build_hello(netconf.Hello((netconf.BASE_1_0, "urn:ietf:params:netconf:capability:notification:1.0"), 1))
+
+    def __init__(self, node: str) -> None:
+        self._node = f'<data><qkd_node xmlns="urn:etsi:qkd:yang:etsi-qkd-node"><qkdn_id>{node}</qkdn_id></qkd_node></data>'
+        self.heard: list[list[str]] = []  # operations, by connection
+        self._ears: asyncio.StreamWriter | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        operations: list[str] = []
+        self.heard.append(operations)
+        framing = netconf.Framing()
+        writer.write(framing.frame(self.HELLO))
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                framing.receive(data)
+                while (message := framing.next_message()) is not None:
+                    if b"hello" not in message:
+                        writer.write(framing.frame(self._answer(netconf.parse_rpc(message), operations, writer)))
+        writer.close()
+
+    def _answer(self, rpc: netconf.Rpc, operations: list[str], writer: asyncio.StreamWriter) -> bytes:
+        operations.append(rpc.name[1])
+        if rpc.name[1] == "create-subscription":
+            self._ears = writer
+        return netconf.build_reply(rpc.attributes, self._node.encode() if rpc.name[1].startswith("get") else b"<ok/>")
+
+    def notify(self, event: str) -> None:
+        assert self._ears is not None
+        message = netconf.build_notification("2026-11-25T00:00:00Z", event.encode())
+        self._ears.write(netconf.Framing().frame(message))
+
+
 @contextlib.asynccontextmanager
-async def tls_server(folder: Path, identity: Certified, trusted: Certified | None = None) -> AsyncIterator[int]:
-    """Its port. It asks for a certificate below `trusted`, where there is one, and says nothing."""
+async def tls_server(
+    folder: Path, identity: Certified, trusted: Certified | None = None, node: PlainNode | None = None
+) -> AsyncIterator[int]:
+    """Its port. It asks for a certificate below `trusted`, where there is one; without a node it says nothing."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -79,7 +118,7 @@ async def tls_server(folder: Path, identity: Certified, trusted: Certified | Non
     if trusted is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=trusted.der)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(node.serve if node else serve, "127.0.0.1", 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

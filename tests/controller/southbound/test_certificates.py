@@ -46,6 +46,11 @@ def test_names(name: str, its: bool) -> None:
     assert certificates.is_named(NODE, name) is its
 
 
+def test_names_of_strangers_are_fit_to_be_shown() -> None:
+    shown = certificates.names(alone("x", x509.UniformResourceIdentifier("urn:a\nERROR all is lost\x1b[2J")).certificate)
+    assert shown == ("urn:a\N{REPLACEMENT CHARACTER}ERROR all is lost\N{REPLACEMENT CHARACTER}[2J",)
+
+
 def test_the_common_name_counts_for_nothing() -> None:
     assert not certificates.is_named(alone("node.example").certificate, "node.example")
     assert certificates.names(alone("node.example").certificate) == ()

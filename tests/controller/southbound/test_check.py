@@ -139,6 +139,7 @@ async def test_a_lock_of_somebody_else_is_no_lack_of_rights(front: Front, node_c
         rights = {one.name: one for one in (await checked(node_config)).rights}
     assert rights["lock"].allowed
     assert "another session has it" in rights["lock"].how
+    assert "test-only" in rights["edit"].how  # the candidate is somebody else's now
 
 
 # What may be wrong on the way there --------------------------------------------------------------------------------------

@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from inventory_story import Story
+from netconf_access import alone
 from netconf_front import NODE, Front
 from network_facts import link, physical
+from strange_servers import PlainNode, tls_server
 
-from qswitch.controller.config import NodeConfig, Timeouts
+from qswitch.controller.config import NodeConfig, Timeouts, TlsAccess
 from qswitch.controller.errors import NodeUnreachable
-from qswitch.controller.model import NodeId
+from qswitch.controller.model import Endpoint, NodeId
 from qswitch.controller.plan import NodeEdit, link_entries
+from qswitch.controller.southbound.certificates import fingerprint
 from qswitch.controller.southbound.inventory import AGENT_DOWN, Inventory
 from qswitch.controller.southbound.nodedata import NODE as NAMESPACE
 from qswitch.controller.southbound.notifications import Happening
@@ -71,3 +75,25 @@ async def test_an_edit_shows_at_once_and_in_the_next_read(watched: tuple[Invento
     assert link(1) in fresh.running.links
     await managed.edit(NodeEdit(here, drop_links=(link(1),)))
     assert link(1) not in managed.record.running.links
+
+
+async def test_a_node_without_interleave_gets_a_connection_for_notifications(tmp_path: Path) -> None:
+    """TLS carries one session, and the one that listens does nothing else."""
+    itself, node = alone("node"), PlainNode(NODE)
+    own = alone("controller").write(tmp_path / "controller.pem")
+    async with tls_server(tmp_path, itself, node=node) as port:
+        access = TlsAccess(own, own, fingerprint=fingerprint(itself.certificate))
+        config = NodeConfig("Sur", Endpoint("127.0.0.1", port), tls=access)
+        story = Story()
+        inventory = Inventory([config], Timeouts(connect=5, rpc=5, poll=5), story, {})
+        inventory.start()
+        try:
+            assert await story.next() == "Sur connected"
+            node.notify(ALARM)
+            assert await story.next() == "Sur notified"
+        finally:
+            await inventory.stop()
+    busy, listening = node.heard
+    assert {"get", "get-config"} < set(busy)
+    assert listening == ["create-subscription", "close-session"]
+    assert inventory.nodes["Sur"].subscribed is False  # any more
