@@ -45,8 +45,10 @@ class Heard:
     something: asyncio.Event = field(default_factory=asyncio.Event)
 
     def event(self, one: etree._Element) -> None:
-        self.events.append(one)
-        self.something.set()
+        """A node also tells of its own sessions (RFC 6470), in its own time."""
+        if etree.QName(one).namespace == NAMESPACE:
+            self.events.append(one)
+            self.something.set()
 
     def end(self, error: ControllerError) -> None:
         self.lost.append(error)
