@@ -174,7 +174,8 @@ class UserSession:
                 except sysrepo.SysrepoError as error:
                     # The errors are read before the clean-up overwrites them.
                     failed = self._failed(error)
-                    raise failed if edit is None else self._discreet(payload.located(failed, edit, self.schema)) from error
+                    self.session.discard_changes()
+                    raise failed if edit is None else self._located(failed, edit) from error
                 finally:
                     self.session.discard_changes()
 
@@ -250,6 +251,13 @@ class UserSession:
                 self._check("/ietf-netconf:delete-config")
             raise errors.refused("access-denied", f"a rule denies '{name}' to user '{user}'")
         self._check(f"/{module}:{name}")
+
+    def _located(self, failed: RpcFailed, edit: libyang.DNode) -> RpcFailed:
+        def there(xpath: str) -> set[str]:
+            with self._unrestricted(), _data(self.session, xpath) as data:
+                return set() if data is None else {payload.path_of(one) for one in payload.nodes(data)}
+
+        return self._discreet(payload.located(failed, edit, self.schema, there))
 
     def _discreet(self, failed: RpcFailed) -> RpcFailed:
         """The failure, without telling what is there to somebody who may not change it (RFC 8341 clause 3.2.5)."""

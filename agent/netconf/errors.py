@@ -121,17 +121,20 @@ def _text(pointer: Any) -> str:
     return str(ly_ffi.string(pointer).decode(errors="replace")) if pointer else ""
 
 
-def with_paths(failed: RpcFailed, paths: Mapping[str, str], namespace_of: NamespaceOf) -> RpcFailed:
-    """The failure, errors without a path given that of the node they name."""
+def named_node(error: RpcError) -> str:
+    """The name of the node that an error without a path is about; "" when it does not say."""
+    name = re.match(r'Node "([^"]+)"', error.message)
+    return name[1] if name and not error.path else ""
 
-    def completed(error: RpcError) -> RpcError:
-        name = re.match(r'Node "([^"]+)"', error.message)
-        if error.path or name is None or name[1] not in paths:
-            return error
-        path, namespaces = qualify(paths[name[1]], namespace_of)
-        return replace(error, path=path, namespaces=namespaces)
 
-    return RpcFailed(*map(completed, failed.errors))
+def with_path(error: RpcError, path: str, namespace_of: NamespaceOf) -> RpcError:
+    """The error, at libyang's path."""
+    qualified, namespaces = qualify(path, namespace_of)
+    return replace(error, path=qualified, namespaces=namespaces)
+
+
+def without_predicates(path: str) -> str:
+    return re.sub(_PREDICATES, "", path)
 
 
 def _distinct(found: Iterable[RpcError]) -> RpcFailed:
@@ -155,7 +158,7 @@ def _details(session: SysrepoSession) -> list[tuple[int, str]]:
 def _said(error: Any) -> str:
     text = str(ffi.string(error.message).decode(errors="replace"))
     # Keys in the path of what is denied may be what the user must not read (RFC 8341 clause 3.2.5).
-    denied = re.sub(_PREDICATES, "", nacm.denied_at(error))
+    denied = without_predicates(nacm.denied_at(error))
     return f'{text} (path "{denied}")' if denied else text
 
 

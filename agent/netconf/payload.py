@@ -5,7 +5,7 @@ too much for it: a leaf that is to be deleted without its value, and "1" for "tr
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -153,7 +153,7 @@ def _checked(tree: libyang.DNode | None, config: bytes, schema: Schema, *, whole
         return tree
     chosen: dict[Any, Any] = {}
     try:
-        for node in _nodes(tree.first_sibling().cdata):
+        for node in nodes(tree):
             if node.flags & lib.LYD_DEFAULT and _is_term(node) and not lib.lyd_is_default(node):
                 raise _refused("invalid-value", "what is tagged as default is another value", node, schema)
             if node.meta:
@@ -180,11 +180,15 @@ def _check_attributes(node: libyang.DNode, schema: Schema, *, whole: bool) -> No
         raise _refused("missing-attribute", f"'{place['insert']}' needs '{beside}'", node.cdata, schema, beside)
 
 
-def _nodes(node: Any) -> Iterator[Any]:
+def nodes(tree: libyang.DNode) -> Iterator[Any]:
     """A tree's nodes, with the siblings of its first one."""
+    return _below(tree.first_sibling().cdata)
+
+
+def _below(node: Any) -> Iterator[Any]:
     while node:
         yield node
-        yield from _nodes(lib.lyd_child(node)) if node.schema else ()
+        yield from _below(lib.lyd_child(node)) if node.schema else ()
         node = node.next
 
 
@@ -205,11 +209,32 @@ def path_of(node: Any) -> str:
         lib.free(text)
 
 
-def located(failed: RpcFailed, tree: libyang.DNode, schema: Schema) -> RpcFailed:
-    """The failure of an edit, with the path of the node that sysrepo only names, where the edit has one such node."""
-    paths: dict[str, list[str]] = {}
-    for node in _nodes(tree.first_sibling().cdata):
-        path = path_of(node)
-        paths.setdefault(errors.last_name(path), []).append(path)
-    only = {name: found[0] for name, found in paths.items() if len(found) == 1}
-    return errors.with_paths(failed, only, schema.namespace_of)
+def located(failed: RpcFailed, tree: libyang.DNode, schema: Schema, there: Callable[[str], Collection[str]]) -> RpcFailed:
+    """The failure of an edit, with the path of the node that sysrepo only names.
+
+    `there`: of an XPath, the paths of the instances that the datastore has.
+    """
+    return RpcFailed(*(_located(one, tree, schema, there) for one in failed.errors))
+
+
+def _located(error: RpcError, tree: libyang.DNode, schema: Schema, there: Callable[[str], Collection[str]]) -> RpcError:
+    name = errors.named_node(error)
+    if not name:
+        return error
+    how = {"data-exists": "create", "data-missing": "delete"}.get(error.tag, "")
+    named = [one for one in _operations(tree.context, tree.first_sibling().cdata, "") if errors.last_name(one[0]) == name]
+    paths = [path for path, operation in named if operation == how] or [path for path, _ in named]
+    if len(paths) > 1 and how:
+        instances = there(" | ".join(dict.fromkeys(map(errors.without_predicates, paths))))
+        paths = [path for path in paths if (path in instances) == (how == "create")]
+    return errors.with_path(error, paths[0], schema.namespace_of) if paths else error
+
+
+def _operations(context: libyang.Context, node: Any, above: str) -> Iterator[tuple[str, str]]:
+    """Path and operation of a tree's nodes, in their order; only a deletion is not in the schema's terms."""
+    while node:
+        own = libyang.DNode.new(context, node).meta().get("operation") if node.schema and node.meta else None
+        operation = own or above or ("" if node.schema else "delete")
+        yield path_of(node), operation
+        yield from _operations(context, lib.lyd_child(node), operation) if node.schema else ()
+        node = node.next

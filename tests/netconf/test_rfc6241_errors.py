@@ -12,6 +12,8 @@ from netconf_front import NACM, Client, Front
 from rfc import case, rfc, untestable
 from wire import APPENDIX_A, C, c, edit, get_config, holds, lock, refused
 
+from qswitch.protocol.netconf import RpcError
+
 RULES = "<low>1</low><high>9</high><needed>x</needed><road>r</road><pair>p</pair>"
 SET = "<test-option>set</test-option>"
 
@@ -278,6 +280,12 @@ async def test_constraints(client: Client, config: str, tags: tuple[str, ...], a
     await holds(client, "")
 
 
+def written(error: RpcError) -> str:
+    """The path of an error, with prefix c for module `conformance`."""
+    prefixes = {uri: prefix for prefix, uri in error.namespaces.items()}
+    return error.path.replace(f"{prefixes[C]}:", "c:")
+
+
 PATHS = [
     case(
         "7950",
@@ -322,10 +330,26 @@ PATHS = [
 @pytest.mark.parametrize(("config", "path"), PATHS)
 async def test_paths(client: Client, config: str, path: str) -> None:
     error = (await client.rpc(edit(config))).errors[0]
-    prefixes = {uri: prefix for prefix, uri in error.namespaces.items()}
-    written = error.path.replace(f"{prefixes[C]}:", "c:")
     # An entry's predicate may stand in the last step, too.
-    assert written.removesuffix("/") == path or written.startswith(f"{path}["), error
+    assert written(error).removesuffix("/") == path or written(error).startswith(f"{path}["), error
+
+
+@pytest.mark.parametrize("target", ["running", "candidate"])
+@pytest.mark.parametrize(
+    ("operation", "name", "tag"),
+    [
+        case("6241", "4.3", "the path of data-exists names the entry, of all in the edit", "create", "b", "data-exists"),
+        case("6241", "4.3", "the path of data-missing names the entry, of all in the edit", "delete", "c", "data-missing"),
+    ],
+)
+async def test_paths_of_operations(client: Client, target: str, operation: str, name: str, tag: str) -> None:
+    entry = "<user{}><name>{}</name></user>".format
+    await client.ok(edit(f"<top><users>{entry('', 'a')}{entry('', 'b')}</users></top>", target=target))
+    how = f' nc:operation="{operation}"'
+    first = entry("", "a") if operation == "create" else entry(how, "a")
+    change = f"<top><users>{first}{entry(how, 'c')}{entry(how, 'b')}{entry(how, 'd')}</users></top>"
+    error = await refused(client, edit(change, target=target), tag)
+    assert written(error).endswith(f"user[c:name='{name}']")
 
 
 @rfc("7950", "15.6", "missing-choice names the choice")
