@@ -195,7 +195,10 @@ class Check:
         if not self._sessions:
             return RightCheck("subscribe", self._node.subscribed or None, "as the session of the last call has done")
         heard = _Heard()
-        ears = await self._open(await self._second(), heard)
+        try:
+            ears = await self._open(await self._second(), heard)
+        except ControllerError as error:
+            return RightCheck("subscribe", None, f"not tried: the node takes no second session: {words(error)}")
         start = self._sightings[0].written if self._sightings else None
         asked = time.time()
         right = await rights.subscribing(ears, start)

@@ -8,6 +8,7 @@ to the session's listeners, and an operation is awaited.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from lxml import etree
@@ -83,7 +84,8 @@ class _Transport(Session):  # type: ignore[misc]
     def send(self, message: str) -> None:
         if self.channel is None or self.lost is not None:
             raise self.lost or NodeUnreachable("", "no session")
-        self.channel.write(self.framing.frame(message.encode()))
+        with suppress(OSError):  # it is closing: who waits gets what is still to come of it, and why it ended
+            self.channel.write(self.framing.frame(message.encode()))
 
     def receive(self, data: bytes) -> None:
         """Takes bytes of the node and passes complete messages on. Raises FramingError or BadReply."""
@@ -216,7 +218,8 @@ class NetconfSession:
         attempt.begin(HELLO)
         # Our own hello is framed with the old marker whichever hello is first (RFC 6242 clause 4.1).
         greeting = HelloHandler.build(self._transport.client_capabilities, self._handler)
-        channel.write(Framing().frame(greeting.encode()))
+        with suppress(OSError):  # as in `send`
+            channel.write(Framing().frame(greeting.encode()))
         await arrived
         attempt.end()
         self._transport.remove_listener(listener)

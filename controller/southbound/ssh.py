@@ -24,6 +24,7 @@ type HostKeys = Mapping[asyncssh.SSHKey, NodeConfig]
 
 # What an attempt goes through; the last two are the session's.
 HANDSHAKE, LOGIN, SUBSYSTEM = "SSH key exchange", "SSH login", "netconf subsystem"
+_LONGEST_ASIDE = 200
 _NO_SUBSYSTEM = "it is an SSH server without the netconf subsystem"
 
 
@@ -244,17 +245,25 @@ class _Session(asyncssh.SSHClientSession[bytes]):
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
+        self._aside = b""
 
     def connection_made(self, chan: "asyncssh.SSHClientChannel[bytes]") -> None:
         self._receiver.opened(chan)
 
     def data_received(self, data: bytes, datatype: Any) -> None:
-        if datatype is None:  # what a node writes to its standard error is none of NETCONF
+        """What a node writes to its standard error is none of NETCONF, but may say why it ends."""
+        if datatype is None:
             self._receiver.received(data)
+        else:
+            self._aside = (self._aside + data)[:_LONGEST_ASIDE]
 
     def eof_received(self) -> bool:
-        self._receiver.ended("the node closed the session")
+        self._end("the node closed the session")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._receiver.ended(f"connection lost: {one_line(str(exc))}" if exc else "the node closed the connection")
+        self._end(f"connection lost: {one_line(str(exc))}" if exc else "the node closed the connection")
+
+    def _end(self, problem: str) -> None:
+        words = one_line(self._aside.decode("utf-8", "replace").strip())
+        self._receiver.ended(f"{problem}: {words}" if words else problem)

@@ -67,6 +67,16 @@ def saying(*messages: bytes) -> Process:
     return serve
 
 
+def refusing(words: str) -> Process:
+    """Says why on the standard error, and ends the session."""
+
+    async def serve(process: "asyncssh.SSHServerProcess[bytes]") -> None:
+        process.stderr.write(words.encode())
+        process.exit(1)
+
+    return serve
+
+
 class PlainNode:
     """A NETCONF server over TLS that has notifications, and no interleave: what listens does nothing else (RFC 5277)."""
 

@@ -28,7 +28,17 @@ from netconf_access import (
     trusted,
 )
 from netconf_front import NODE, Front, free_port
-from strange_servers import NoSubsystem, Undecided, full, saying, silent, ssh_server, tls_server, tls_server_that_says_why
+from strange_servers import (
+    NoSubsystem,
+    Undecided,
+    full,
+    refusing,
+    saying,
+    silent,
+    ssh_server,
+    tls_server,
+    tls_server_that_says_why,
+)
 
 from qswitch.controller.checks import Finding, Level, NodeCheck
 from qswitch.controller.config import NodeConfig, Timeouts, TlsAccess
@@ -224,6 +234,28 @@ async def test_an_ssh_server_without_netconf(front: Front, node_config: NodeConf
         found = wrong(await checked(at(node_config, port)))
     assert found.about == "netconf subsystem"
     assert "without the netconf subsystem" in found.text and "830" in found.advice
+
+
+async def test_a_server_that_says_why_it_ends_a_session(front: Front, node_config: NodeConfig) -> None:
+    async with ssh_server([front.host_key], front.keys["controller"], refusing("no more\nsessions\n")) as port:
+        found = wrong(await checked(at(node_config, port)))
+    assert found.about == "NETCONF hello"
+    assert found.text.startswith("the node closed ")
+    assert found.text.endswith(": no more\N{REPLACEMENT CHARACTER}sessions")
+
+
+async def test_a_node_that_takes_one_session_only(front: Front, node_config: NodeConfig) -> None:
+    space = "urn:quantum-switch:yang:qkd-netconf-server"
+    limits = '<netconf-server xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-server">{}</netconf-server>'
+    one = f'<session-limits xmlns="{space}"><sessions-of-user>1</sessions-of-user></session-limits>'
+    await asyncio.to_thread(front.side, "apply", limits.format(one))
+    try:
+        report = await checked(node_config)
+    finally:
+        await asyncio.to_thread(front.side, "apply", limits.format(one.replace(">1<", ">250<")))
+    subscribe = {one.name: one for one in report.rights}["subscribe"]
+    assert subscribe.allowed is None
+    assert "takes no second session" in subscribe.how
 
 
 async def test_no_common_version(front: Front, node_config: NodeConfig) -> None:
