@@ -122,22 +122,30 @@ def _plainly_tagged(config: bytes) -> bytes:
 
 def _without_bare_leafs(context: libyang.Context, config: bytes, schema: Schema) -> bytes:
     """Without leafs that are to be deleted and have no value."""
-    root, found = _elements(config), False
-    for one in list(root.iter()):
-        if one.get(f"{{{BASE}}}operation") in ("delete", "remove") and _is_bare_leaf(context, one, schema):
-            parent, found = one.getparent(), True
-            if parent is not None:
-                parent.remove(one)
+    root = _elements(config)
+    leafs: dict[str, bool] = {}
+    bare = [one for one in root.iter() if one.get(f"{{{BASE}}}operation") in ("delete", "remove") and _is_empty(one)]
+    found = False
+    for one in bare:
+        names = [split_name(above) for above in (one, *one.iterancestors())][-2::-1]
+        path = "".join(f"/{schema.module_of(namespace)}:{name}" for namespace, name in names)
+        if path not in leafs:
+            leafs[path] = _may_be_bare(context, path)
+        parent = one.getparent()
+        if leafs[path] and parent is not None:
+            parent.remove(one)
+            found = True
     return _inside(root) if found else config
 
 
-def _is_bare_leaf(context: libyang.Context, element: etree._Element, schema: Schema) -> bool:
-    if len(element) or (element.text or "").strip():
-        return False
-    names = [split_name(one) for one in (element, *element.iterancestors())][:-1]
-    path = "".join(f"/{schema.module_of(namespace)}:{name}" for namespace, name in reversed(names))
+def _is_empty(element: etree._Element) -> bool:
+    return len(element) == 0 and not (element.text or "").strip()
+
+
+def _may_be_bare(context: libyang.Context, path: str) -> bool:
+    """Whether one node of the schema is named without a key or value."""
     try:
-        return any(node.nodetype() != node.LIST and node.nodetype() != node.LEAFLIST for node in context.find_path(path))
+        return all(node.nodetype() not in (node.LIST, node.LEAFLIST) for node in context.find_path(path))
     except libyang.LibyangError:
         return False
 
