@@ -100,6 +100,40 @@ MESSAGES = {
     ),
 }
 
+_SUBSCRIBE = '<create-subscription xmlns="urn:ietf:params:xml:ns:netconf:notification:1.0">{}</create-subscription>'
+_SCHEMA = '<get-schema xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring">{}</get-schema>'
+_DATA = (
+    '<get-data xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-nmda" '
+    'xmlns:ds="urn:ietf:params:xml:ns:yang:ietf-datastores"><datastore>{}</datastore></get-data>'
+)
+_EDIT = (
+    "<edit-config><target><candidate/></target><default-operation>replace</default-operation>"
+    "<config>{}</config></edit-config>"
+)
+
+# Operations whose parameters are wrong; what is answered, and the session goes on.
+PARAMETERS = {
+    "no target": ("<edit-config/>", "missing-element"),
+    "no datastore": ("<lock><target/></lock>", "missing-element"),
+    "a strange datastore": ("<lock><target><x/></target></lock>", "operation-not-supported"),
+    "an xpath filter without": ('<get><filter type="xpath"/></get>', "missing-attribute"),
+    "a strange top": (_EDIT.format('<x xmlns="urn:none"/>'), "unknown-namespace"),
+    "a time-out that is none": ("<commit><confirmed/><confirm-timeout>x</confirm-timeout></commit>", "invalid-value"),
+    "a persist without confirmed": ("<commit><persist>x</persist></commit>", "invalid-value"),
+    "no session": ("<kill-session/>", "missing-element"),
+    "a session of a negative number": ("<kill-session><session-id>-1</session-id></kill-session>", "invalid-value"),
+    "a schema out of a file": (_SCHEMA.format("<identifier>../../etc/passwd</identifier>"), "invalid-value"),
+    "no schema": (_SCHEMA.format(""), "missing-element"),
+    "no time": (_SUBSCRIBE.format("<startTime>x</startTime>"), "bad-element"),
+    "month 13": (_SUBSCRIBE.format("<startTime>2026-13-45T00:00:00Z</startTime>"), "bad-element"),
+    "the end of time": (_SUBSCRIBE.format("<startTime>9999-12-31T23:59:59-14:00</startTime>"), "bad-element"),
+    "a stop without a start": (_SUBSCRIBE.format("<stopTime>2020-01-01T00:00:00Z</stopTime>"), "missing-element"),
+    "a datastore of no NMDA server": (_DATA.format("ds:x"), "invalid-value"),
+    "a datastore of another module": (_DATA.format("ds:factory-default"), "invalid-value"),
+    "no action": ('<action xmlns="urn:ietf:params:xml:ns:yang:1"/>', "missing-element"),
+    "an rpc of no use": ('<x xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring"/>', "operation-not-supported"),
+}
+
 
 def damaged(dice: random.Random, seeds: Sequence[bytes]) -> list[bytes]:
     """A session's bytes, of a good hello and some good messages, damaged here and there and cut into pieces."""

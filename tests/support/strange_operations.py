@@ -51,18 +51,19 @@ OPERATIONS = [
 ]
 
 _TEXTS = [
-    "",
-    " ",
-    "x",
-    "-1",
-    "0",
-    "99999999999999999999",
-    "running",
-    "t:VIRT",
-    "no:prefix",
-    "\u2028\U0001d518",
-    "'\"",
-    "x" * 99999,
+    *("", " ", "x", "-1", "0", "99999999999999999999", "\u2028\U0001d518", "'\"", "x" * 99999, "t:VIRT", "no:prefix"),
+    *(
+        "running",
+        "ds:running",
+        "ds:operational",
+        "ds:factory-default",
+        "replace",
+        "none",
+        "test-only",
+        "test-then-set",
+        "continue-on-error",
+    ),
+    *("rollback-on-error", "report-all-tagged", "false", "yin", "unbounded", "//q:qkdl_id | /q:x", "2027-01-01T00:00:00Z"),
 ]
 _NAMES = [
     "config",

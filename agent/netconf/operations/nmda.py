@@ -9,7 +9,7 @@ from ..origins import Origins
 from .call import DATASTORES, OK, Call, children, configuration, identified, number, parameter, text
 from .configuration import rest
 
-_READABLE = (*DATASTORES, "operational", "factory-default")
+_READABLE = (*DATASTORES, "operational")
 _DEEPEST = 65535
 _FILTERS = ("origin-filter", "negated-origin-filter")
 

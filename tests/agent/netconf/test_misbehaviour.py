@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from misdeeds import FRAMES, HELLOS, MESSAGES, damaged
+from misdeeds import FRAMES, HELLOS, MESSAGES, PARAMETERS, damaged
 from netconf_front import Client, Front
 from strange_operations import strange
 
@@ -68,6 +68,14 @@ async def test_a_bad_message_is_answered(front: Front, misdeed: str) -> None:
         answering = asyncio.create_task(bad.reply())
         await witness(good)
         assert [error.tag for error in (await answering).errors] == ([tag] if tag else [])
+        await witness(bad)
+
+
+@pytest.mark.parametrize("misdeed", PARAMETERS)
+async def test_wrong_parameters_are_refused(front: Front, misdeed: str) -> None:
+    operation, tag = PARAMETERS[misdeed]
+    async with front.connect() as bad:
+        assert (await bad.refused(operation)).tag == tag
         await witness(bad)
 
 
