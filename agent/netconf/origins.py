@@ -45,7 +45,7 @@ class Origins:
         root = etree.fromstring(b"<data>%b</data>" % data)
         for child in list(root):
             self._walk(child, "", _UNKNOWN)
-        return b"".join(etree.tostring(child) for child in root)
+        return b"".join(etree.tostring(child, encoding="UTF-8") for child in root)
 
     def _walk(self, node: etree._Element, above: str, inherited: Identity) -> bool:
         """Removes the node unless it, or something below it, is kept."""

@@ -106,7 +106,7 @@ def _elements(text: bytes) -> etree._Element:
 
 
 def _inside(root: etree._Element) -> bytes:
-    return b"".join(etree.tostring(one, with_tail=False) for one in root)
+    return b"".join(etree.tostring(one, encoding="UTF-8", with_tail=False) for one in root)
 
 
 def _plainly_tagged(config: bytes) -> bytes:

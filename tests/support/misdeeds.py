@@ -118,6 +118,11 @@ PARAMETERS = {
     "a strange datastore": ("<lock><target><x/></target></lock>", "operation-not-supported"),
     "an xpath filter without": ('<get><filter type="xpath"/></get>', "missing-attribute"),
     "a strange top": (_EDIT.format('<x xmlns="urn:none"/>'), "unknown-namespace"),
+    "a name beyond ASCII": (
+        _EDIT.format('<nacm xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-acm"><é/><enable-nacm>x</enable-nacm></nacm>'),
+        "unknown-element",
+    ),
+    "an rpc beyond ASCII": ('<é xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-monitoring"/>', "operation-not-supported"),
     "a time-out that is none": ("<commit><confirmed/><confirm-timeout>x</confirm-timeout></commit>", "invalid-value"),
     "a persist without confirmed": ("<commit><persist>x</persist></commit>", "invalid-value"),
     "no session": ("<kill-session/>", "missing-element"),

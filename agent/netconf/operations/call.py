@@ -111,7 +111,7 @@ def with_defaults(call: Call) -> str:
 
 def children(element: Iterable[etree._Element]) -> bytes:
     """The children of a `config` element as XML text with every prefix in scope declared."""
-    return b"".join(etree.tostring(child, with_tail=False) for child in element)
+    return b"".join(etree.tostring(child, encoding="UTF-8", with_tail=False) for child in element)
 
 
 def configuration(call: Call) -> etree._Element:

@@ -17,7 +17,7 @@ def perform(call: Call) -> bytes:
         raise refused("unknown-namespace", f"no module has the namespace of '{name}'", *where)
     if namespace == BASE or name not in call.user.schema.operations_of(namespace):
         raise refused("operation-not-supported", f"'{name}' is not offered", ("bad-element", name))
-    return call.user.execute(etree.tostring(call.operation, with_tail=False), DataType.RPC_YANG) or OK
+    return call.user.execute(etree.tostring(call.operation, encoding="UTF-8", with_tail=False), DataType.RPC_YANG) or OK
 
 
 def action(call: Call) -> bytes:
