@@ -211,6 +211,9 @@ def _refused(tag: str, message: str, node: Any, schema: Schema, attribute: str =
 def path_of(node: Any) -> str:
     """Libyang's data path of a node."""
     text = lib.lyd_path(node, lib.LYD_PATH_STD, ffi.NULL, 0)
+    if text == ffi.NULL:  # no literal of XPath holds a value with both kinds of quotes
+        above = path_of(ffi.cast("struct lyd_node *", node.parent)) if node.parent else ""
+        return f"{above}/{libyang.util.c2str(node.schema.module.name)}:{libyang.util.c2str(node.schema.name)}"
     try:
         return str(ffi.string(text).decode())
     finally:
