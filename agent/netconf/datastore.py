@@ -179,6 +179,18 @@ class UserSession:
                 finally:
                     self.session.discard_changes()
 
+    def may_edit(self, config: bytes, default_operation: str) -> None:
+        """Raises RpcFailed where access control forbids an edit that is only to be tried.
+
+        Sysrepo asks its rules of changes alone, so one is made in candidate, and undone; not while others work there.
+        """
+        if self.lock("candidate"):
+            try:
+                self.edit("candidate", config, default_operation, test=False, change=True)
+            finally:
+                self.discard()
+                self.unlock("candidate")
+
     def validate(self, datastore: str) -> None:
         """YANG validation of a whole datastore."""
         with self._errors():

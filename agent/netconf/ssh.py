@@ -176,6 +176,7 @@ class Login(asyncssh.SSHServer):
     async def _serve(
         self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], stderr: asyncssh.SSHWriter[bytes]
     ) -> None:
+        self._channels -= 1
         stream = SshStream(stdin, stdout, self._user, self._connection)
         # Asked again: many channels may have been opened since, and none of them counted yet.
         refusal = (

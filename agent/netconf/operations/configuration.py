@@ -23,12 +23,15 @@ def edit_config(call: Call) -> bytes:
     config = [*configuration(call)]
     if default == "replace":
         config += rest(call, target, config)
+    if test == "test-only":
+        call.user.edit(target, children(config), default, test=True, change=False)
+        call.user.may_edit(children(config), default)
+        return OK
     try:
-        # Sysrepo validates running in any case; candidate may be incomplete while it is worked on.
-        checked = test == "test-only" or (test == "test-then-set" and target != "candidate")
-        call.user.edit(target, children(config), default, test=checked, change=test != "test-only")
+        # Sysrepo validates running before it changes it; candidate may be incomplete while it is worked on.
+        call.user.edit(target, children(config), default, test=False, change=True)
     except RpcFailed:
-        if option != "continue-on-error" or test == "test-only" or len(config) < 2:
+        if option != "continue-on-error" or len(config) < 2:
             raise
         _continue(call, target, [children([child]) for child in config], default)
     return OK

@@ -101,6 +101,15 @@ async def test_a_test_only_edit_changes_nothing(client: Client) -> None:
     assert LINK not in await running(client)
 
 
+async def test_a_test_only_edit_is_refused_where_the_edit_would_be(front: Front) -> None:
+    tried = edit(link("create"), "<test-option>test-only</test-option>")
+    async with front.connect("monitor") as monitor:
+        assert (await monitor.refused(tried)).tag == "access-denied"
+    async with front.connect() as controller:
+        await controller.ok(tried)
+        await controller.ok("<lock><target><candidate/></target></lock>")  # which the trial has left as it was
+
+
 @pytest.mark.parametrize(
     ("config", "tag", "path", "info"),
     [
