@@ -20,7 +20,7 @@ from ..model import NodeId, NodeRecord
 from ..plan import NodeEdit, applied
 from .dialing import connect
 from .editing import build_config
-from .nodedata import FILTER, parse_node
+from .nodedata import FILTER, NODE, parse_node
 from .notifications import Notification, parse_notification
 from .session import NetconfSession
 from .wire import Connection
@@ -107,7 +107,7 @@ class ManagedNode:
                 self._ears = await self._second()
             # First subscribe, then read: what happens in between is heard and read, rather than neither.
             if self._ears is not None or ":interleave" in self._session.capabilities:
-                await (self._ears or self._session).create_subscription()
+                await (self._ears or self._session).create_subscription(namespace=NODE)
         await self.refresh()
         self.record = replace(self.record, connected=True)
         log.info("node connected node=%s qkdn_id=%s", self.config.name, self.record.qkdn_id)

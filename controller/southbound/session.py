@@ -263,9 +263,13 @@ class NetconfSession:
     async def unlock(self, target: str = "running") -> None:
         await self._call(Unlock, target=target)
 
-    async def create_subscription(self, start_time: str | None = None) -> None:
-        """All notifications of the default stream from now on, or from a time of the past on (RFC 5277)."""
-        await self._call(CreateSubscription, start_time=start_time)
+    async def create_subscription(self, start_time: str | None = None, namespace: str | None = None) -> None:
+        """Notifications of the default stream from now on, or from a time of the past on (RFC 5277).
+
+        Of one module, where the node can tell: a server may compute others only for those who hear them.
+        """
+        only = ("xpath", ({"n": namespace}, "/n:*")) if namespace and ":xpath" in self.capabilities else None
+        await self._call(CreateSubscription, filter=only, start_time=start_time)
 
     async def _call(self, operation: type[Any], **arguments: Any) -> Any:
         try:
