@@ -144,10 +144,15 @@ def _is_empty(element: etree._Element) -> bool:
 
 def _may_be_bare(context: libyang.Context, path: str) -> bool:
     """Whether one node of the schema is named without a key or value."""
-    try:
-        return all(node.nodetype() not in (node.LIST, node.LEAFLIST) for node in context.find_path(path))
-    except libyang.LibyangError:
+    # The binding's own search loses memory when nothing is found, and a client may name what is not there without end.
+    found = ffi.new("struct ly_set **")
+    if lib.lys_find_xpath(context.cdata, ffi.NULL, path.encode(), 0, found) != lib.LY_SUCCESS:
         return False
+    try:
+        kinds = [found[0].snodes[i].nodetype for i in range(found[0].count)]
+    finally:
+        lib.ly_set_free(found[0], ffi.NULL)
+    return bool(kinds) and not any(kind & (lib.LYS_LIST | lib.LYS_LEAFLIST) for kind in kinds)
 
 
 # What libyang does not look at ---------------------------------------------------------------------------------------

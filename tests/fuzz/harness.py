@@ -12,6 +12,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 with atheris.instrument_imports(include=["qswitch.protocol", "qswitch.agent.netconf"]):
+    import edit_properties
     import filter_properties
     import netconf_properties
 
@@ -25,6 +26,7 @@ def framing(data: bytes) -> None:
 TARGETS = {
     "framing": framing,
     "message": netconf_properties.check_message,
+    "edit": edit_properties.check_edit,
     "filter": filter_properties.check_filter,
 }
 

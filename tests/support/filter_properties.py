@@ -15,7 +15,7 @@ from qswitch.agent.netconf.schema import Schema
 from qswitch.protocol.netconf import NetconfError, RpcFailed, parse_xml
 
 QKD = yang.NAMESPACES[yang.NODE]
-MODULES = (*yang.QKD, yang.Module("ietf-netconf-acm"))
+MODULES = (*yang.QKD, *map(yang.Module, ("ietf-netconf-acm", "ietf-netconf", "ietf-netconf-with-defaults")))
 _LINK = (
     "<qkd_link><qkdl_id>{}</qkdl_id><qkdl_enable>{}</qkdl_enable><qkdl_local><qkdn_id>{}</qkdn_id></qkdl_local>"
     "<qkdl_type xmlns:t='urn:etsi:qkd:yang:etsi-qkd-node-types'>t:VIRT</qkdl_type></qkd_link>"
@@ -30,7 +30,8 @@ def _context() -> libyang.Context:
 
 
 CONTEXT = _context()
-NAMES = Schema(CONTEXT, "1").names
+SCHEMA = Schema(CONTEXT, "1")
+NAMES = SCHEMA.names
 ID = uuid.UUID(int=0xA)
 DATA = (
     f'<qkd_node xmlns="{QKD}"><qkdn_id>{ID}</qkdn_id><qkdn_location_id>a\'b</qkdn_location_id><qkd_links>'
