@@ -26,7 +26,7 @@ from . import nacm
 # (RFC 6241 appendix A, RFC 7950 clause 15).
 _WORDS: tuple[tuple[str, str, str, str], ...] = (
     (r'^Node "([^"]+)" not found', "unknown-element", "", "bad-element"),
-    (r'^No module with namespace "([^"]+)"', "unknown-namespace", "", "bad-namespace"),
+    (r'^No module with namespace "([^"]*)"', "unknown-namespace", "", "bad-namespace"),
     (r'^No \(implemented\) module with namespace "([^"]+)"', "unknown-namespace", "", "bad-namespace"),
     (r'is missing its key "([^"]+)"', "missing-element", "", "bad-element"),
     (r'^Mandatory node "([^"]+)" instance does not exist', "missing-element", "", "bad-element"),
@@ -43,7 +43,7 @@ _WORDS: tuple[tuple[str, str, str, str], ...] = (
     (r'^Node "([^"]+)" instance to insert next to not found', "bad-attribute", "missing-instance", "bad-element"),
     (r'^Data for both cases "', "bad-element", "", ""),
     (r'^Child element "([^"]+)" inside a terminal node', "unknown-element", "", "bad-element"),
-    (r'^Text value ".*" inside an inner node "([^"]+)"', "bad-element", "", "bad-element"),
+    (r'^Text value "[^"]*" inside an \w+ node "([^"]+)"', "bad-element", "", "bad-element"),
     (r"to be created already exists", "data-exists", "", ""),
     (r"to be deleted does not exist", "data-missing", "", ""),
     (r'^Unexpected data state node "([^"]+)"', "unknown-element", "", "bad-element"),

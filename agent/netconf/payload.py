@@ -14,7 +14,7 @@ from _libyang import ffi, lib
 from libyang.data import data_type
 from lxml import etree
 
-from qswitch.protocol.netconf import BASE, YANG, RpcError, RpcFailed, split_name
+from qswitch.protocol.netconf import BASE, RpcError, RpcFailed, split_name
 
 from . import errors
 from .schema import Schema
@@ -35,15 +35,15 @@ def parse_edit(context: libyang.Context, config: bytes, schema: Schema) -> libya
             raise failed
         tree = _parse(context, plain, schema, _STRICT | lib.LYD_PARSE_ONLY)
         if plain != tagged:
-            _free(_checked(tree, plain, schema))
+            _free(_checked(tree, schema))
             return _parse(context, tagged, schema, lib.LYD_PARSE_ONLY | lib.LYD_PARSE_OPAQ)
-    return _checked(tree, config, schema)
+    return _checked(tree, schema)
 
 
 def parse_whole(context: libyang.Context, config: bytes, schema: Schema, *, valid: bool = False) -> libyang.DNode | None:
     """The tree of a whole configuration, which whoever calls frees. Raises RpcFailed, `valid`: if it is none in itself."""
     tree = _parse(context, _plainly_tagged(config), schema, _STRICT if valid else _STRICT | lib.LYD_PARSE_ONLY)
-    return _checked(tree, config, schema, whole=True)
+    return _checked(tree, schema, whole=True)
 
 
 def parse_operation(
@@ -158,39 +158,52 @@ def _may_be_bare(context: libyang.Context, path: str) -> bool:
 # What libyang does not look at ---------------------------------------------------------------------------------------
 
 
-def _checked(tree: libyang.DNode | None, config: bytes, schema: Schema, *, whole: bool = False) -> libyang.DNode | None:
-    """The tree; frees it and raises RpcFailed for tags on what is no default, attributes in places that are not theirs,
-    and two cases of one choice."""
-    tagged, choosing = _DEFAULT.encode() in config, any(one.encode() in config for one in schema.choosing)
-    if tree is None or not (whole or tagged or choosing or YANG.encode() in config):
-        return tree
-    chosen: dict[Any, Any] = {}
+def _checked(tree: libyang.DNode | None, schema: Schema, *, whole: bool = False) -> libyang.DNode | None:
+    """The tree. Frees it and raises RpcFailed when it has what no configuration has."""
+    if tree is None:
+        return None
     try:
-        for node in nodes(tree):
-            if node.flags & lib.LYD_DEFAULT and _is_term(node) and not lib.lyd_is_default(node):
-                raise _refused("invalid-value", "what is tagged as default is another value", node, schema)
-            if node.meta:
-                _check_attributes(libyang.DNode.new(tree.context, node), schema, whole=whole)
-            case = node.schema.parent
-            if case and case.nodetype == lib.LYS_CASE and chosen.setdefault((node.parent, case.parent), case) != case:
-                raise _refused("bad-element", "data of two cases of one choice", node, schema)
+        for message, tag, node, attribute in _wrong(tree, whole=whole):
+            raise errors.at(tag, message, path_of(node), schema.namespace_of, attribute)
     except RpcFailed:
         tree.free()
         raise
     return tree
 
 
-def _check_attributes(node: libyang.DNode, schema: Schema, *, whole: bool) -> None:
+def _wrong(tree: libyang.DNode, *, whole: bool) -> Iterator[tuple[str, str, Any, str]]:
+    """What is wrong, by which error-tag, where, and with which attribute."""
+    seen: dict[Any, Any] = {}  # parent and leaf; parent and choice -> case
+    for node in nodes(tree):
+        if not (here := node.schema):
+            continue  # in anydata
+        if node.meta:
+            yield from _wrong_attributes(libyang.DNode.new(tree.context, node), whole=whole)
+        if (
+            here.nodetype & (lib.LYS_LEAF | lib.LYS_LEAFLIST)
+            and node.flags & lib.LYD_DEFAULT
+            and not lib.lyd_is_default(node)
+        ):
+            yield "what is tagged as default is another value", "invalid-value", node, ""
+        if here.nodetype == lib.LYS_LEAF and seen.setdefault((node.parent, here), node) != node:
+            yield "a leaf stands twice", "bad-element", node, ""
+        case = here.parent
+        if case and case.nodetype == lib.LYS_CASE and seen.setdefault((node.parent, case.parent), case) != case:
+            yield "data of two cases of one choice", "bad-element", node, ""
+
+
+def _wrong_attributes(node: libyang.DNode, *, whole: bool) -> Iterator[tuple[str, str, Any, str]]:
     place, here = node.meta(), node.schema()
-    if whole and (wrong := {"operation", "insert"} & set(place)):
-        raise _refused("unknown-attribute", "a whole configuration is no edit", node.cdata, schema, wrong.pop())
+    for name in ("operation", "insert") if whole else ():
+        if name in place:
+            yield "a whole configuration is no edit", "unknown-attribute", node.cdata, name
     if "insert" not in place:
         return
     if not isinstance(here, libyang.SList | libyang.SLeafList) or not here.ordered():
-        raise _refused("unknown-attribute", "its order is not the user's", node.cdata, schema, "insert")
+        yield "its order is not the user's", "unknown-attribute", node.cdata, "insert"
     beside = "key" if isinstance(here, libyang.SList) else "value"
     if place["insert"] in ("before", "after") and beside not in place:
-        raise _refused("missing-attribute", f"'{place['insert']}' needs '{beside}'", node.cdata, schema, beside)
+        yield f"'{place['insert']}' needs '{beside}'", "missing-attribute", node.cdata, beside
 
 
 def nodes(tree: libyang.DNode) -> Iterator[Any]:
@@ -203,14 +216,6 @@ def _below(node: Any) -> Iterator[Any]:
         yield node
         yield from _below(lib.lyd_child(node)) if node.schema else ()
         node = node.next
-
-
-def _is_term(node: Any) -> bool:
-    return bool(node.schema.nodetype & (lib.LYS_LEAF | lib.LYS_LEAFLIST))
-
-
-def _refused(tag: str, message: str, node: Any, schema: Schema, attribute: str = "") -> RpcFailed:
-    return errors.at(tag, message, path_of(node), schema.namespace_of, attribute)
 
 
 def path_of(node: Any) -> str:

@@ -59,10 +59,7 @@ class Schema:
         top = [node for one in context if one.implemented() for node in one.children(types=_DATA)]
         namespaces = {one.name: one.namespace for one in self._by_name.values()}
         self.names = Names(self._by_namespace, namespaces, Node(_children(top)))
-        nodes = [one for node in top for one in node.iter_tree()]
-        self.musts = dict(words for node in nodes for words in _musts(node))
-        # Namespaces of modules that have a choice.
-        self.choosing = frozenset(namespaces[one.module().name()] for one in nodes if _in_case(one))
+        self.musts = dict(words for node in top for one in node.iter_tree() for words in _musts(one))
         self.content_id = content_id
         self.capabilities = self._capabilities(content_id)
 
@@ -141,11 +138,6 @@ def _musts(node: SNode) -> Iterator[tuple[str, str]]:
         app_tag, words = libyang.util.c2str(must.cdata.eapptag), must.error_message()
         if app_tag or words:
             yield words or f'Must condition "{must.condition()}" not satisfied.', app_tag or "must-violation"
-
-
-def _in_case(node: SNode) -> bool:
-    above = node.cdata.parent
-    return bool(above) and bool(above.nodetype == SNode.CASE)
 
 
 def _notifies(node: libyang.SNode) -> bool:

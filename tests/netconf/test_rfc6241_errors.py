@@ -272,6 +272,15 @@ CONSTRAINTS = [
         ("bad-element",),
         "",
     ),
+    constraint("7.6", "a leaf stands once", "<values><word>a</word><word>b</word></values>", ("bad-element",), ""),
+    constraint(
+        "7.8.5",
+        "a key stands once",
+        "<top><users><user><name>a</name><name>b</name></user></users></top>",
+        ("bad-element",),
+        "",
+    ),
+    constraint("7.5", "a container has no text", "<values>text</values>", ("bad-element",), ""),
     constraint(
         "8.3.1",
         "a leaf with elements",
