@@ -93,8 +93,10 @@ class ConfirmedCommit:
     def session_over(self, session: "Session") -> None:
         """A session has ended: so has its commit, unless it was to persist."""
         with self._mutex:
-            if self._pending is not None and self._pending.owner == session.id and self._pending.token is None:
-                self._undo("cancel", session)
+            pending = self._pending
+            ends = pending is not None and pending.owner == session.id and pending.token is None
+            if ends and not self._undo("cancel", session):
+                self._arm(session.id, None, _RETRY_SECONDS)
 
     def stop(self) -> None:
         """The server ends."""

@@ -13,6 +13,7 @@ from .config import KeepAlives
 log = logging.getLogger(__name__)
 
 LOGIN_SECONDS = 30.0
+_LONGEST_PROBE = 32767  # seconds; the model allows twice as many, Linux does not
 MAX_PENDING = 512  # who logs in takes some milliseconds: only a flood gets there
 
 
@@ -103,6 +104,6 @@ def _tune(connection: socket.socket, keep_alives: KeepAlives) -> None:
     # A reply in two writes would wait for the client's delayed acknowledgement.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keep_alives.idle_seconds)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keep_alives.interval_seconds)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(keep_alives.idle_seconds, _LONGEST_PROBE))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, min(keep_alives.interval_seconds, _LONGEST_PROBE))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, min(keep_alives.probes, 127))

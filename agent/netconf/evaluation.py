@@ -11,13 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 from queue import Empty, LifoQueue
+from threading import BoundedSemaphore
 from typing import cast
 
 from . import selection
 from .errors import refused
 
 _MOST = 4
-_WAIT_SECONDS = 2  # for one of those to be free: who waits holds a thread of the server
+_MOST_ASKING = 8  # with those that wait; who waits holds a thread of the server
+_WAIT_SECONDS = 2
 _COMMAND = (sys.executable, "-I", "-B", str(Path(selection.__file__).resolve()))
 _NOTHING: dict[str, str] = {}
 
@@ -43,6 +45,10 @@ class _Evaluator:
         self._ours.sendall(query)
         return cast(selection.Answer, json.loads(self._answers.readline()))
 
+    def end(self) -> None:
+        """From any thread: who waits for its answer gets none."""
+        self._process.kill()
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -55,6 +61,9 @@ class Evaluators:
 
     def __init__(self) -> None:
         self._free: LifoQueue[_Evaluator | None] = LifoQueue()
+        self._places = BoundedSemaphore(_MOST_ASKING)
+        self._started: set[_Evaluator] = set()
+        self._stopped = False
         for _ in range(_MOST):
             self._free.put(None)
 
@@ -65,18 +74,34 @@ class Evaluators:
             raise refused(tag, message)
         return numbers
 
+    def stop(self) -> None:
+        """Whoever waits for an answer, or asks from now on, gets none."""
+        self._stopped = True
+        for one in tuple(self._started):
+            one.end()
+
     def _ask(self, query: bytes) -> selection.Answer:
-        try:
-            evaluator = self._free.get(timeout=_WAIT_SECONDS)
-        except Empty:
+        if not self._places.acquire(blocking=False):
             return selection.EXHAUSTED
         try:
+            return self._ask_one(query, self._free.get(timeout=_WAIT_SECONDS))
+        except Empty:
+            return selection.EXHAUSTED
+        finally:
+            self._places.release()
+
+    def _ask_one(self, query: bytes, evaluator: _Evaluator | None) -> selection.Answer:
+        try:
+            if self._stopped:
+                return selection.EXHAUSTED
             if evaluator is None or not evaluator.serves():
                 evaluator = _Evaluator()
+                self._started.add(evaluator)
             return evaluator.ask(query)
         except (OSError, ValueError):
             if evaluator is not None:
                 evaluator.kill()
+                self._started.discard(evaluator)
             evaluator = None
             return selection.EXHAUSTED
         finally:

@@ -12,7 +12,7 @@ from math import inf
 
 from lxml import etree
 
-from qswitch.protocol.netconf import BASE, RpcFailed, split_name
+from qswitch.protocol.netconf import BASE, split_name
 
 from . import selection
 from .errors import refused
@@ -28,7 +28,7 @@ _MOST_ELEMENTS = 10_000  # of any subtree filter
 
 _FILTER = ("bad-element", "filter")
 
-_evaluators = Evaluators()
+evaluators = Evaluators()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Filter:
     exact: bool = True  # whether it is no more than what is selected
     _query: Query | None = None  # None: selects everything
     _names: Names | None = None
-    _costly: bool = False  # what it takes to evaluate is for the client to decide
+    costly: bool = False  # what it takes to evaluate is for the client to decide
 
     @classmethod
     def everything(cls) -> "Filter":
@@ -55,18 +55,14 @@ class Filter:
         return _keep(data, self._select(data), self._names, depth or inf)
 
     def matches(self, event: bytes) -> bool:
-        """Whether anything is selected in a notification (RFC 5277 clause 2.1.1). Blocks; never raises."""
+        """Whether anything is selected in a notification (RFC 5277 clause 2.1.1). Blocks; raises RpcFailed."""
         if self.xpath is None or self._query is None:
             return self.xpath is not None
-        try:
-            return bool(self._select(event))
-        except RpcFailed as error:
-            log.warning("a notification is withheld, its filter cannot be evaluated", extra={"error": str(error)})
-            return False
+        return bool(self._select(event))
 
     def _select(self, data: bytes) -> list[int]:
         assert self._query is not None
-        return _evaluators.select(self._query, data) if self._costly else selection.select(self._query, data)
+        return evaluators.select(self._query, data) if self.costly else selection.select(self._query, data)
 
 
 def parse(element: etree._Element, names: Names) -> Filter:

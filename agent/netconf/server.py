@@ -16,6 +16,7 @@ from ..config import RECOVERY_USER
 from .announcements import Announcements
 from .confirmed import ConfirmedCommit
 from .datastore import Datastore
+from .filters import Filter, evaluators
 from .monitoring import Monitoring
 from .session import COUNTED, Session, Stream
 from .streams import Streams
@@ -52,6 +53,8 @@ class Server:
         self._pool = ThreadPoolExecutor(_THREADS, "netconf")
         # Of its own: an operation may wait in the pool for another session's end.
         self._releasing = ThreadPoolExecutor(2, "netconf-release")
+        # What a subscriber's filter costs is for its author to decide.
+        self._filtering = {costly: ThreadPoolExecutor(4, "netconf-filter") for costly in (False, True)}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -74,7 +77,8 @@ class Server:
         await self.call(self._streams.stop)
         await self.call(self._monitoring.stop)
         await self.call(self.announcements.stop)
-        for pool in self._pool, self._releasing:
+        evaluators.stop()
+        for pool in self._pool, self._releasing, *self._filtering.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def call[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -84,6 +88,10 @@ class Server:
     async def release[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for the end of a session, which never waits for operations of others."""
         return await self._loop.run_in_executor(self._releasing, lambda: function(*args, **kwargs))
+
+    async def evaluate[*A, T](self, function: Callable[[Filter, *A], T], wanted: Filter, *args: *A) -> T:
+        """The same for what a filter selects: beside the operations, and the costly ones beside the others."""
+        return await self._loop.run_in_executor(self._filtering[wanted.costly], lambda: function(wanted, *args))
 
     def on_loop(self, function: Callable[..., object], *args: object) -> None:
         """Runs a function on the loop, from any thread; after the end of the loop, nothing."""

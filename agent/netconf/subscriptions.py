@@ -22,6 +22,8 @@ import sysrepo
 from _sysrepo import ffi, lib
 from sysrepo.session import SysrepoSession
 
+from qswitch.protocol.netconf import RpcFailed
+
 from . import errors
 from .datastore import UserSession
 from .filters import Filter
@@ -145,6 +147,9 @@ class Subscription:
             await self._send([event for event in self._take() if event not in seen])
             self._tell(_NOTIFICATION_COMPLETE)
             self._session.unsubscribed()
+        except RpcFailed as failed:
+            # Better no session than one that misses events and does not know.
+            self._session.end("other", f"its filter cannot be evaluated: {failed}")
         except Exception:
             log.exception("subscription failed session=%d", self._session.id)
             self._session.end("other", "its subscription failed")
@@ -174,8 +179,7 @@ class Subscription:
 
     async def _send(self, events: list[Event], at_its_pace: bool = False) -> None:
         if self._wanted is not None and events:
-            # Not in the pool of the operations: what a filter costs is for its author to decide.
-            events = await asyncio.to_thread(_matching, self._wanted, events)
+            events = await self._server.evaluate(_matching, self._wanted, events)
         for event in events:
             if at_its_pace:
                 await self._session.room()

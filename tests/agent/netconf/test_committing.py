@@ -102,6 +102,20 @@ async def test_the_end_of_its_session_undoes_it(front: Front, client: Client, wa
     await until_gone(client)
 
 
+async def test_it_is_undone_once_nobody_else_holds_running(front: Front, client: Client) -> None:
+    async with front.connect() as other:
+        await other.ok(edit("candidate"))
+        await other.ok(CONFIRMED.format(4294967295))
+        front.side("lock")
+    async with asyncio.timeout(10):
+        while (await client.refused("<commit/>")).tag != "in-use":
+            await asyncio.sleep(0.02)
+    assert await holds(client)
+    front.side("unlock")
+    await until_gone(client)
+    await client.ok("<commit/>")
+
+
 async def test_a_token_lets_it_outlive_its_session(front: Front, client: Client) -> None:
     async with front.connect() as other:
         await other.ok(edit("candidate"))

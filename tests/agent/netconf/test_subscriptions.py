@@ -263,6 +263,25 @@ async def test_a_client_that_reads_nothing_of_a_replay_delays_nobody(front: Fron
         assert slowest < 1.0
 
 
+async def test_filters_that_never_end_cost_their_authors_alone(front: Front, client: Client) -> None:
+    endless = "//*[" + "count(//*[" * 16 + "count(//*)>0" + "])>0" * 16 + "]"
+    start = now()
+    await notify(front, *range(20))
+    await client.ok(SUBSCRIBE.format(FILTERS[1].format("heard")))
+    async with contextlib.AsyncExitStack() as stack:
+        costly = [await stack.enter_async_context(front.connect("monitor")) for _ in range(8)]
+        for one in costly:
+            await one.ok(replay(start, filter_=f'<filter type="xpath" select="{endless}"/>'))
+        await notify(front, "heard")
+        async with front.connect() as other:  # a log-in, too, has its threads
+            await other.ok("<get><filter/></get>")
+        assert await told(client, "heard") == ["heard"]
+        for one in costly:  # it misses events, so it is ended
+            with pytest.raises(EOFError):
+                while True:
+                    await one.receive()
+
+
 async def test_events_outlive_a_killed_server(front: Front) -> None:
     start = now()
     async with front.connect() as client:
