@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NOBODY = 0  # the owner of what an earlier process has left
 _RETRY_SECONDS = 0.2  # while another program holds the datastore
 
 
@@ -107,14 +108,16 @@ class ConfirmedCommit:
                 self._pending.timer.cancel()
 
     def recover(self) -> None:
-        """Undoes what an earlier process could not, and what its sessions left in candidate.
-
-        Blocks. Raises sysrepo.SysrepoError when a datastore cannot be written.
-        """
+        """Undoes what an earlier process could not, as soon as running can be had, and what was left in candidate."""
         if self._file.exists():
             log.warning("undoing a commit that nobody confirmed file=%s", self._file)
-            self._restore()
-        self._server.datastore.reset_candidate()
+            with self._mutex:
+                if not self._undo("timeout", None):
+                    self._arm(_NOBODY, None, _RETRY_SECONDS)
+        try:
+            self._server.datastore.reset_candidate()
+        except sysrepo.SysrepoError as error:
+            log.warning("candidate keeps what it has problem=%s", error)
 
     def _check(self, session: "Session", persist_id: str | None) -> None:
         """Whether the session may go on with what is under way."""
@@ -144,7 +147,10 @@ class ConfirmedCommit:
         """Back to what was; False when running cannot be had now."""
         try:
             self._restore()
-        except (sysrepo.SysrepoError, libyang.LibyangError, TimeoutError) as error:
+        except libyang.LibyangError as error:
+            broken = self._file.rename(self._file.with_suffix(".broken"))
+            log.critical("a commit cannot be undone, its record cannot be read file=%s problem=%s", broken, error)
+        except (sysrepo.SysrepoError, TimeoutError) as error:
             log.warning("a commit cannot be undone yet problem=%s", error)
             return False
         self._end(event, session)

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -81,6 +82,9 @@ def run(front: FrontConfig, chosen: Engine, ready_file: Path | None, verbose: bo
         # Connecting would make an empty one, in the way of the agent's.
         raise ConfigurationError(str(path), "this repository is not set up; start qkd-agent first, or qkd-agent prepare")
     enter(front.repository)
+    # A session with a subscription takes half a dozen descriptors; the usual 1024 would be used up by the first 150.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     async def serve(ready: Callable[[], None]) -> int:
         stop = asyncio.Event()

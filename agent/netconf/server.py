@@ -20,6 +20,7 @@ from .filters import Filter, evaluators
 from .monitoring import Monitoring
 from .session import COUNTED, Session, Stream
 from .streams import Streams
+from .subscriptions import Feeds
 
 log = logging.getLogger(__name__)
 
@@ -50,33 +51,37 @@ class Server:
         self.locks = Locks()
         self.counts = Counts()
         self.confirmed = ConfirmedCommit(self)
+        self.feeds = Feeds(datastore)
         self._pool = ThreadPoolExecutor(_THREADS, "netconf")
         # Of its own: an operation may wait in the pool for another session's end.
         self._releasing = ThreadPoolExecutor(2, "netconf-release")
         # What a subscriber's filter costs is for its author to decide.
         self._filtering = {costly: ThreadPoolExecutor(4, "netconf-filter") for costly in (False, True)}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._stops: list[Callable[[], None]] = []  # of what has been started, in order
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
         """Undoes what an earlier process has left unconfirmed, and provides what is to be known of this one."""
-        await self.call(self.confirmed.recover)
         self.announcements = await self.call(Announcements, self.datastore)
-        self._monitoring = await self.call(Monitoring, self)
-        self._streams = await self.call(Streams, self.datastore)
+        self._stops.append(self.announcements.stop)
+        await self.call(self.confirmed.recover)
+        self._stops.append((await self.call(Streams, self.datastore)).stop)
+        self._stops.append((await self.call(Monitoring, self)).stop)
+        self._stops.append(self.confirmed.stop)
         self._looking = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
         """Ends all sessions; a commit that nobody confirmed is undone."""
-        self._looking.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         for session in list(self.sessions.values()):
             session.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)
-        await self.call(self.confirmed.stop)
-        await self.call(self._streams.stop)
-        await self.call(self._monitoring.stop)
-        await self.call(self.announcements.stop)
+        for stop in reversed(self._stops):
+            await self.call(stop)
         evaluators.stop()
         for pool in self._pool, self._releasing, *self._filtering.values():
             pool.shutdown(wait=False, cancel_futures=True)

@@ -173,6 +173,7 @@ class Session:
                     self._framing.receive_eof()
                     return self._framing.next_message()
                 self._framing.receive(data)
+                await asyncio.sleep(0)  # however much a client sends without a pause, others have their turn
             self.active = asyncio.get_running_loop().time()
             return message
         except FramingError as error:

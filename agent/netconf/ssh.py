@@ -15,7 +15,7 @@ from .server import Server
 
 log = logging.getLogger(__name__)
 
-_READ = 65536
+_READ = 16384
 _CLOSE_SECONDS = 5.0
 # Lists of ietf-ssh-common -> what asyncssh calls them. Left to itself, it would also take what SHA-1 signs.
 _ALGORITHMS = {"key-exchange": "kex_algs", "encryption": "encryption_algs", "mac": "mac_algs"}

@@ -19,7 +19,7 @@ from .server import Server
 
 log = logging.getLogger(__name__)
 
-_READ = 65536
+_READ = 16384
 _CLOSE_SECONDS = 5.0
 # What each write makes a record of. A client that waits at the socket, as ncclient does, must not have the rest of a record
 # inside its TLS library by then: no record is longer than what it reads at once.

@@ -143,6 +143,31 @@ async def test_a_killed_server_undoes_it_at_its_next_start(front: Front, commit:
         await client.ok(LOCK.format("running"))
 
 
+async def test_a_server_starts_though_it_cannot_undo_it_yet(front: Front) -> None:
+    async with front.connect() as client:
+        await client.ok(edit("candidate"))
+        await client.ok(CONFIRMED.format(60))
+        assert front.process is not None
+        os.kill(front.process.pid, signal.SIGKILL)
+        front.process.wait()
+    front.side("lock")
+    front.start()
+    async with front.connect() as client:
+        assert await holds(client)
+        front.side("unlock")
+        await until_gone(client)
+        await client.ok(edit("running", "remove"))
+
+
+async def test_a_record_that_cannot_be_read_is_put_aside(front: Front) -> None:
+    record = front.path / "sysrepo" / "confirmed-commit.xml"
+    front.stop()
+    record.write_text("<half")
+    front.start()
+    assert not record.exists()
+    assert record.with_suffix(".broken").exists()
+
+
 async def test_who_may_not_write_cannot_commit_what_others_prepared(front: Front, client: Client) -> None:
     await client.ok(edit("candidate"))
     async with front.connect("monitor") as monitor:

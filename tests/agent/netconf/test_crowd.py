@@ -150,6 +150,18 @@ async def test_two_hundred_sessions_for_minutes(front: Front) -> None:
     await live(front, 240)
 
 
+async def test_as_many_subscriptions_lose_nothing(front: Front) -> None:
+    async with crowd_of(front, CROWD) as clients:
+        for client in clients:
+            await client.ok(SUBSCRIBE)
+        for number in range(20):
+            await asyncio.to_thread(front.side, "notify", OUT.format(number))
+        for client in clients:
+            for number in range(20):
+                _, event = netconf.parse_notification(await client.receive())
+                assert event.findtext(f".//{{{QKD}}}qkdi_id") == str(number)
+
+
 async def test_one_session_more_than_the_limit_is_refused_politely(front: Front) -> None:
     async with front.connect() as client:
         await client.ok(
