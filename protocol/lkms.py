@@ -1,5 +1,5 @@
-"""Messages between two key managers: MessagePack arrays behind a 4-octet length. No message but `Relay` ever carries key,
-and that one only under a one-time pad.
+"""Messages between two key managers: MessagePack arrays behind a 4-octet length. No message but `Relay` and
+`KeyAlloc` ever carries key, and those only under a one-time pad.
 
 Bytes in, messages out: `Codec.receive`, `Codec.next_message`, `build`. A message that is too long, unreadable or unknown
 is a ProtocolError, after which the session is worth nothing and is closed. What the messages mean, and in which order they
@@ -176,6 +176,85 @@ class AllocAck(Message, frozen=True, tag="alloc-ack"):
     next_index: Index
 
 
+# Keys with an id -----------------------------------------------------------------------------------------------------
+
+
+class KeyHello(Message, frozen=True, tag="key-hello"):
+    """From the end with the higher node id: the association is ready here, or an allocation was not taken; send KeySync.
+
+    `links` are those whose key could not be taken: their ends must meet again, too.
+    """
+
+    ksid: Id
+    links: Sequence[Id] = ()
+
+
+class KeySync(Message, frozen=True, tag="key-sync"):
+    """From the lower end: the keys it has put by and not delivered yet. Until the answer nothing else counts."""
+
+    ksid: Id
+    epoch: Number
+    stock: Sequence[Id]
+
+
+class KeyMeet(Message, frozen=True, tag="key-meet"):
+    """The higher end's answer: the keys it has put by; which of the other's are not here; how many more it takes."""
+
+    ksid: Id
+    epoch: Number
+    stock: Sequence[Id]
+    missing: Sequence[Id]
+    room: Number
+
+
+class KeyMet(Message, frozen=True, tag="key-met"):
+    """The lower end's last word: which of the keys that the higher one has put by are not here, and its room."""
+
+    ksid: Id
+    epoch: Number
+    missing: Sequence[Id]
+    room: Number
+
+
+class KeyAlloc(Message, frozen=True, tag="key-alloc"):
+    """`segments` in this order are the octets of the keys `ids`, each of `size` octets; `number` counts these messages.
+
+    `stock`: the sender puts them by and says later that one was delivered. With a `tag` the segments are a pad instead: 32
+    octets for the tag, then one for each octet of `sealed`, which is keys that other nodes get as well.
+    """
+
+    ksid: Id
+    number: Number
+    size: Annotated[int, msgspec.Meta(ge=1, le=65536)]
+    ids: Annotated[Sequence[Id], msgspec.Meta(min_length=1, max_length=1024)]
+    segments: Sequence[Segment]
+    stock: bool
+    sealed: bytes = b""
+    tag: bytes = b""
+
+
+class KeyAck(Message, frozen=True, tag="key-ack"):
+    """All keys up to allocation `number` are durable here, and there is room for so many more."""
+
+    ksid: Id
+    number: Number
+    room: Number
+
+
+class KeyTaken(Message, frozen=True, tag="key-taken"):
+    """The sender has delivered these keys: their time to live begins."""
+
+    ksid: Id
+    ids: Sequence[Id]
+
+
+class KeyDrop(Message, frozen=True, tag="key-drop"):
+    """The sender never will deliver these keys: they are to be erased."""
+
+    ksid: Id
+    ids: Sequence[Id]
+
+
 # Relay ---------------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +297,14 @@ AnyMessage = (
     | Need
     | Alloc
     | AllocAck
+    | KeyHello
+    | KeySync
+    | KeyMeet
+    | KeyMet
+    | KeyAlloc
+    | KeyAck
+    | KeyTaken
+    | KeyDrop
     | Relay
     | RelayNack
 )
@@ -232,6 +319,11 @@ def build(message: AnyMessage) -> bytes:
     if len(body) > MAX_MESSAGE:
         raise ProtocolError(f"message of {len(body)} octets, the limit is {MAX_MESSAGE}")
     return len(body).to_bytes(4) + body
+
+
+def alloc_header(message: KeyAlloc) -> bytes:
+    """What the tag of an allocation under a pad covers beside what is sealed."""
+    return _encoder.encode((message.ksid, message.number, message.size, message.ids, message.segments))
 
 
 def relay_header(message: Relay) -> bytes:

@@ -41,6 +41,7 @@ PURE = [
     "agent/notifications.py",
     "agent/stream_rules.py",
     "agent/yangdata.py",
+    "agent/lkms/delivery.py",
     "agent/lkms/keys.py",
     "agent/lkms/pool.py",
     "agent/lkms/ranges.py",

@@ -10,7 +10,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Collection
+import uuid
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +22,14 @@ from qswitch.protocol.lkms import (
     Attach,
     Give,
     Have,
+    KeyAck,
+    KeyAlloc,
+    KeyDrop,
+    KeyHello,
+    KeyMeet,
+    KeyMet,
+    KeySync,
+    KeyTaken,
     LinkHello,
     LinkSync,
     Lost,
@@ -34,8 +43,9 @@ from qswitch.protocol.lkms import (
 )
 
 from ..config import LkmsConfig
-from ..errors import InvalidValue, PeerViolation, StorageFailed, UnknownKeyStream
+from ..errors import InsufficientKey, InvalidValue, NoConnection, PeerViolation, StorageFailed, UnknownKeyStream
 from ..model import Endpoint, KeyLevels, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId, RelayTotals
+from .delivery import Delivery, DeliveryConfig, Order, StoredKey
 from .keys import Key
 from .peers import Peers, Session
 from .pool import Pool, Totals
@@ -44,7 +54,7 @@ from .relay import Relays, high_mark
 from .store import Contents, Store
 from .streams import MAX_CHUNK_SIZE, Attachment, Chunk, Progress, Stream, StreamConfig
 
-__all__ = ["Chunk", "KeyManager", "Observer", "StreamConfig"]
+__all__ = ["Chunk", "DeliveryConfig", "KeyManager", "Observer", "StreamConfig"]
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +63,7 @@ FOLD_TICKS = 10  # the store's log is folded that often while anything is writte
 MEET_SECONDS = 1.0  # attach waits so long for the ends to agree on the chunk size
 
 LinkMessage = LinkHello | LinkSync | Have | Lost | Want | Give
+KeyMessage = KeyHello | KeySync | KeyMeet | KeyMet | KeyAlloc | KeyAck | KeyTaken | KeyDrop
 StreamMessage = StreamHello | StreamSync | StreamState | Attach | Need | Alloc | AllocAck
 
 
@@ -76,6 +87,7 @@ class KeyManager:
         self._configs: dict[LinkId, LinkConfig] = {}
         self._pools: dict[LinkId, Pool] = {}
         self._streams: dict[KeyStreamId, Stream] = {}
+        self._deliveries: dict[KeyStreamId, Delivery] = {}
         self._relays = Relays(
             local=node,
             journal=self._store,
@@ -120,17 +132,24 @@ class KeyManager:
             pool.wipe()
         for stream in self._streams.values():
             stream.wipe()
+        for delivery in self._deliveries.values():
+            delivery.wipe()
         self._relays.wipe()
         for blocks in self._saved.blocks.values():
             for block in blocks:
                 block.key.wipe()
+        for keys in (*self._saved.held.values(), *self._saved.stocks.values()):
+            for stored in keys.values():
+                stored.key.wipe()
 
     @property
     def endpoint(self) -> Endpoint:
         """Where other key managers reach this one."""
         return self._peers.endpoint
 
-    async def prune(self, links: Collection[LinkId], streams: Collection[KeyStreamId]) -> None:
+    async def prune(
+        self, links: Collection[LinkId], streams: Collection[KeyStreamId], deliveries: Collection[KeyStreamId] = ()
+    ) -> None:
         """Erases what the store holds of others: they were removed while this process did not run."""
         for link in [link for link in self._saved.blocks if link not in links]:
             self._forget_saved(link)
@@ -139,6 +158,8 @@ class KeyManager:
             for chunk in self._saved.chunks.pop(ksid, {}).values():
                 chunk.key.wipe()
             self._store.stream_gone(ksid)
+        for ksid in [ksid for ksid in {*self._saved.held, *self._saved.stocks} if ksid not in deliveries]:
+            self._forget_delivery(ksid)
         await self._store.commit()
 
     # Links -------------------------------------------------------------------------------------------------------------
@@ -390,6 +411,184 @@ class KeyManager:
                 future.set_result(None)
         self._poke()
 
+    # Keys with an id -----------------------------------------------------------------------------------------------------
+
+    async def configure_delivery(self, config: DeliveryConfig) -> None:
+        """Also with a changed configuration. With this node itself as the far end, keys are of the node's own making.
+
+        Raises StorageFailed.
+        """
+        have = self._deliveries.get(config.ksid)
+        if have is not None and have.config.remote != config.remote:
+            have.erase()
+            have = None
+        if have is None:
+            have = self._deliveries[config.ksid] = self._add_delivery(config)
+        have.config = config
+        self._choose_peers()
+        if not have.synced and self._peers.session(config.remote) is not None:
+            have.meet()
+        self._wake(config.ksid)
+        await self._store.commit()
+
+    def _add_delivery(self, config: DeliveryConfig) -> Delivery:
+        return Delivery(
+            config=config,
+            asks=self._node < config.remote,
+            journal=self._store,
+            send=partial(self._send, config.remote),
+            pools=self._pools,
+            new_id=lambda: str(uuid.uuid4()),
+            clock=time.time,
+            held=self._saved.held.pop(config.ksid, {}),
+            doubtful=self._saved.stocks.pop(config.ksid, {}),
+        )
+
+    async def remove_delivery(self, ksid: KeyStreamId) -> None:
+        """Erases what of the association's keys is at this end."""
+        have = self._deliveries.pop(ksid, None)
+        if have is not None:
+            have.erase()
+        else:
+            self._forget_delivery(ksid)
+        self._choose_peers()
+        self._wake(ksid)
+        await self._store.commit()
+
+    def _forget_delivery(self, ksid: KeyStreamId) -> None:
+        for keys in (self._saved.held.pop(ksid, {}), self._saved.stocks.pop(ksid, {})):
+            for stored in keys.values():
+                stored.key.wipe()
+        self._store.keys_gone(ksid)
+
+    def saved_deliveries(self) -> frozenset[KeyStreamId]:
+        """Associations that the store has keys of, and that are not configured (yet)."""
+        return frozenset((*self._saved.held, *self._saved.stocks))
+
+    async def take_keys(self, ksid: KeyStreamId, number: int, octets: int) -> dict[str, Key]:
+        """So many new keys, by their ids, all of which the other end holds durably. They are delivered once.
+
+        Waits for key, and for the other end, for as long as the caller does; cancelling loses no key of the usual size.
+        Raises UnknownKeyStream, StorageFailed.
+        """
+        have = self._delivery(ksid)
+        if have.config.remote == self._node:
+            return await self._make_keys(have, number, octets)
+        return await self._ordered(have, have.order(number, octets))
+
+    async def share_keys(self, ksid: KeyStreamId, keys: Mapping[str, Key]) -> None:
+        """Has another node hold keys that are made or allocated already, sent there under a one-time pad of its link.
+
+        Like `take_keys`. Raises NoConnection too, when it cannot be known whether they arrived.
+        """
+        have = self._delivery(ksid)
+        octets = {len(key) for key in keys.values()}
+        if have.config.remote == self._node:
+            now = time.time()
+            self._hold(have, {key_id: StoredKey(key.take(0, len(key)), now, 0, now) for key_id, key in keys.items()})
+            await self._store.commit()
+        else:
+            for key in (await self._ordered(have, have.order(len(keys), octets.pop(), keys))).values():
+                key.wipe()
+
+    async def _make_keys(self, have: Delivery, number: int, octets: int) -> dict[str, Key]:
+        """Both applications are at this node: no link is between them, and none of a link's key is used."""
+        now = time.time()
+        made = {have.new_id(): Key(bytearray(os.urandom(octets))) for _ in range(number)}
+        self._hold(have, {key_id: StoredKey(key.take(0, octets), now, 0, now) for key_id, key in made.items()})
+        try:
+            await self._store.commit()
+        except BaseException:
+            self._unhold(have, made)
+            raise
+        return made
+
+    def _hold(self, have: Delivery, keys: Mapping[str, StoredKey]) -> None:
+        if len(have.held) + len(keys) > have.config.limit:
+            raise InsufficientKey(f"more keys: {len(have.held)} were not fetched yet")
+        for key_id, stored in keys.items():
+            have.held[key_id] = stored
+            self._store.key(have.config.ksid, key_id, False, stored)
+
+    def _unhold(self, have: Delivery, keys: Mapping[str, Key]) -> None:
+        for key_id, key in keys.items():
+            key.wipe()
+            if (stored := have.held.pop(key_id, None)) is not None:
+                stored.key.wipe()
+                self._store.key_gone(have.config.ksid, key_id)
+
+    async def _ordered(self, have: Delivery, order: Order) -> dict[str, Key]:
+        ksid = have.config.ksid
+        try:
+            while not order.done:
+                if self._store.failing is not None:
+                    raise StorageFailed(self._store.failing)
+                have.serve()
+                self._poke()
+                if not order.done:
+                    await self._changed(ksid)
+                if order.cancelled or self._deliveries.get(ksid) is not have:
+                    raise NoConnection("the keys: the other key manager was lost")
+            if order.from_stock:
+                await self._store.commit()
+        except BaseException:
+            have.cancel(order)
+            raise
+        have.delivered(order)
+        return {key_id: stored.key for key_id, stored in order.keys.items()}
+
+    def holds(self, ksid: KeyStreamId, key_id: str) -> bool:
+        have = self._deliveries.get(ksid)
+        return have is not None and key_id in have.held
+
+    def held_anywhere(self, key_id: str) -> bool:
+        """Whether a key of this id waits for any application of this node."""
+        return sum(key_id in have.held for have in self._deliveries.values()) > 0  # as long for one as for another
+
+    async def release_keys(self, ksid: KeyStreamId, ids: Collection[str]) -> dict[str, Key]:
+        """Keys that are all there (`holds`), for the last time. Raises UnknownKeyStream, StorageFailed."""
+        have = self._delivery(ksid)
+        if self._store.failing is not None:
+            raise StorageFailed(self._store.failing)
+        released = have.release(ids)
+        try:
+            await self._store.commit()
+        except BaseException:
+            have.give_back(released)
+            raise
+        return {key_id: stored.key for key_id, stored in released.items()}
+
+    def ready_keys(self, ksid: KeyStreamId, octets: int) -> int:
+        """How many keys of this size could be had now: those put by, and what the links have; no more than are taken."""
+        have = self._deliveries.get(ksid)
+        if have is None:
+            return 0
+        if have.config.remote == self._node:
+            return max(0, have.config.limit - len(have.held))
+        pools = [pool for link in have.config.links if (pool := self._pools.get(link)) is not None]
+        ready = len(have.ready) if octets == have.config.usual_octets else 0
+        return ready + min(have.room, sum(pool.usable // octets for pool in pools if pool.remote == have.config.remote))
+
+    def held_keys(self, ksid: KeyStreamId) -> int:
+        have = self._deliveries.get(ksid)
+        return len(have.held) if have is not None else 0
+
+    def agreed(self, ksid: KeyStreamId) -> bool:
+        """Whether the two ends of an association have met."""
+        have = self._deliveries.get(ksid)
+        return have is not None and (have.synced or have.config.remote == self._node)
+
+    def delivered_bits(self, ksid: KeyStreamId) -> int:
+        """Delivered at this end, by this process."""
+        have = self._deliveries.get(ksid)
+        return 8 * have.consumed if have is not None else 0
+
+    def _delivery(self, ksid: KeyStreamId) -> Delivery:
+        have = self._deliveries.get(ksid)
+        if have is None:
+            raise UnknownKeyStream(ksid)
+        return have
+
     # Peers -----------------------------------------------------------------------------------------------------------------
 
     def _choose_peers(self) -> None:
@@ -404,6 +603,9 @@ class KeyManager:
                 endpoints[far] = config.remote_lkms
         for stream in self._streams.values():
             endpoints.setdefault(stream.config.remote, self._config.peers.get(stream.config.remote))
+        for delivery in self._deliveries.values():
+            if (remote := delivery.config.remote) != self._node:
+                endpoints.setdefault(remote, self._config.peers.get(remote))
         for node in self._peers.wanted() - set(endpoints):
             self._peers.drop(node)
         for node, endpoint in endpoints.items():
@@ -411,17 +613,20 @@ class KeyManager:
 
     def session_up(self, peer: NodeId) -> None:
         for meeting in self._with(peer):
-            if meeting.asks if isinstance(meeting, Pool) else meeting.leads:
+            if meeting.leads if isinstance(meeting, Stream) else meeting.asks:
                 meeting.meet()
 
     def session_down(self, peer: NodeId) -> None:
         for meeting in self._with(peer):
             meeting.part()
+            if isinstance(meeting, Delivery):
+                self._wake(meeting.config.ksid)
         self._poke()
 
-    def _with(self, peer: NodeId) -> list[Pool | Stream]:
-        pools: list[Pool | Stream] = [pool for pool in self._pools.values() if pool.remote == peer]
-        return pools + [stream for stream in self._streams.values() if stream.config.remote == peer]
+    def _with(self, peer: NodeId) -> list[Pool | Stream | Delivery]:
+        pools: list[Pool | Stream | Delivery] = [pool for pool in self._pools.values() if pool.remote == peer]
+        others: list[Stream | Delivery] = [*self._streams.values(), *self._deliveries.values()]
+        return pools + [one for one in others if one.config.remote == peer]
 
     def _send(self, peer: NodeId, message: AnyMessage) -> None:
         """Sends once all that was noted before is durable, on the session there is now."""
@@ -456,6 +661,13 @@ class KeyManager:
                     self._take_stream(stream, message)
                 finally:
                     self._wake(stream.config.ksid)
+        elif isinstance(message, KeyMessage):
+            delivery = self._deliveries.get(KeyStreamId(message.ksid))
+            if delivery is not None and delivery.config.remote == peer:
+                try:
+                    self._take_key(delivery, message)
+                finally:
+                    self._wake(delivery.config.ksid)
         elif isinstance(message, Relay):
             self._relays.on_relay(peer, message, self._now())
         elif isinstance(message, RelayNack):
@@ -480,10 +692,7 @@ class KeyManager:
     def _take_stream(self, stream: Stream, message: StreamMessage) -> None:
         match message:
             case StreamHello():
-                for name in message.links:
-                    pool = self._pools.get(LinkId(name))
-                    if pool is not None and pool.remote == stream.config.remote and pool.synced:
-                        pool.meet()
+                self._meet_links(stream.config.remote, message.links)
                 if stream.leads:
                     stream.meet()
             case StreamSync():
@@ -498,6 +707,33 @@ class KeyManager:
                 stream.on_alloc(message)
             case AllocAck():
                 stream.on_ack(message)
+
+    def _take_key(self, delivery: Delivery, message: KeyMessage) -> None:
+        match message:
+            case KeyHello():
+                self._meet_links(delivery.config.remote, message.links)
+                delivery.on_hello()
+            case KeySync():
+                delivery.on_sync(message)
+            case KeyMeet():
+                delivery.on_meet(message)
+            case KeyMet():
+                delivery.on_met(message)
+            case KeyAlloc():
+                delivery.on_alloc(message)
+            case KeyAck():
+                delivery.on_ack(message)
+            case KeyTaken():
+                delivery.on_taken(message)
+            case KeyDrop():
+                delivery.on_drop(message)
+
+    def _meet_links(self, peer: NodeId, links: Collection[str]) -> None:
+        """The other end could not take an allocation from these links: their ends are out of step."""
+        for name in links:
+            pool = self._pools.get(LinkId(name))
+            if pool is not None and pool.remote == peer and pool.synced:
+                pool.meet()
 
     # Blocks --------------------------------------------------------------------------------------------------------------
 
@@ -550,8 +786,11 @@ class KeyManager:
             self._first = (self._first + 1) % max(1, len(streams))  # or scarce key would all go to the lowest id
             for stream in (*streams[self._first :], *streams[: self._first]):
                 stream.refill()
+            for delivery in self._deliveries.values():
+                delivery.serve()
             # A pad is small and always fits: without this, chunks of many octets would never come to their key.
-            self._relays.reserved = {link: size for one in streams if (size := one.short()) for link in one.config.links}
+            waiting: list[Stream | Delivery] = [*streams, *self._deliveries.values()]
+            self._relays.reserved = {link: size for one in waiting if (size := one.short()) for link in one.config.links}
             self._relays.fill(self._now())
         for link, pool in self._pools.items():
             self._show(link, pool)
@@ -587,6 +826,9 @@ class KeyManager:
         for ksid, stream in self._streams.items():
             if stream.expire(time.time()):
                 self._wake(ksid)
+        for ksid, delivery in self._deliveries.items():
+            if late := delivery.tick(time.time()):
+                log.info("keys erased that nobody fetched ksid=%s keys=%d", ksid, late)
         self._poke()
 
 

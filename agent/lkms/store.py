@@ -32,6 +32,7 @@ from qswitch.protocol.lkms import Segment
 
 from ..errors import StorageFailed
 from ..model import KeyStreamId, LinkId
+from .delivery import StoredKey
 from .keys import Key
 from .pool import Block, Totals
 from .relay import LinkTotals
@@ -58,6 +59,9 @@ CREATE TABLE IF NOT EXISTS streams (
 CREATE TABLE IF NOT EXISTS chunks (
     ksid TEXT, incarnation INTEGER, number INTEGER, made REAL, since REAL, hops INTEGER, sealed BLOB,
     PRIMARY KEY (ksid, number));
+CREATE TABLE IF NOT EXISTS keys (
+    ksid TEXT, id TEXT, ours INTEGER, made REAL, hops INTEGER, since REAL, sealed BLOB,
+    PRIMARY KEY (ksid, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS relays (link TEXT PRIMARY KEY, relayed INTEGER, pads INTEGER, failures INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (
     id INTEGER PRIMARY KEY, link TEXT, block INTEGER, first INTEGER, length INTEGER, kind TEXT, consumer TEXT);
@@ -66,7 +70,7 @@ CREATE TABLE IF NOT EXISTS ledger (
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One use of key at one end: `length` octets of a block from `offset` on; `kind` is stream, relay or burnt."""
+    """One use of key at one end: `length` octets of a block from `offset` on; `kind` is stream, 014, relay or burnt."""
 
     link: str
     block: int
@@ -92,6 +96,8 @@ class Contents:
     streams: dict[KeyStreamId, Progress] = field(default_factory=dict)
     chunks: dict[KeyStreamId, dict[int, StoredChunk]] = field(default_factory=dict)
     relays: dict[LinkId, LinkTotals] = field(default_factory=dict)
+    held: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
+    stocks: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
 
 
 def read_master_key(path: Path) -> bytes:
@@ -259,11 +265,14 @@ class Store:
         for ksid, incarnation, number, made, since, hops, sealed in database.execute("SELECT * FROM chunks"):
             key = self._seal.open(sealed, "chunk", ksid, incarnation, number)
             contents.chunks.setdefault(ksid, {})[number] = StoredChunk(key, made, since, hops)
+        for ksid, key_id, ours, made, hops, since, sealed in database.execute("SELECT * FROM keys"):
+            key = self._seal.open(sealed, "key", ksid, key_id)
+            (contents.stocks if ours else contents.held).setdefault(ksid, {})[key_id] = StoredKey(key, made, hops, since)
         for link, *numbers in database.execute("SELECT * FROM relays"):
             contents.relays[link] = LinkTotals(*numbers)
         return contents
 
-    # Notes: pool.Journal, streams.StreamJournal, relay.RelayJournal ------------------------------------------------------
+    # Notes: pool.Journal, streams.StreamJournal, delivery.DeliveryJournal, relay.RelayJournal --------------------------
 
     def block(self, link: LinkId, number: int, cursor: int, size: int, ours: bool, made: float, key: Key) -> None:
         sealed = self._seal.close(key, "block", link, number, cursor, size)
@@ -312,6 +321,17 @@ class Store:
     def stream_gone(self, ksid: KeyStreamId) -> None:
         self._note("DELETE FROM chunks WHERE ksid = ?", ksid)
         self._note("DELETE FROM streams WHERE ksid = ?", ksid)
+
+    def key(self, ksid: KeyStreamId, key_id: str, ours: bool, stored: StoredKey) -> None:
+        sealed = self._seal.close(stored.key, "key", ksid, key_id)
+        values = (ksid, key_id, ours, stored.made, stored.hops, stored.since, sealed)
+        self._note("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
+
+    def key_gone(self, ksid: KeyStreamId, key_id: str) -> None:
+        self._note("DELETE FROM keys WHERE ksid = ? AND id = ?", ksid, key_id)
+
+    def keys_gone(self, ksid: KeyStreamId) -> None:
+        self._note("DELETE FROM keys WHERE ksid = ?", ksid)
 
     def link_gone(self, link: LinkId) -> None:
         """The blocks of a link that is no more. Its highest number stays: the same link may come back."""

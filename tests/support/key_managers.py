@@ -8,7 +8,8 @@ from pathlib import Path
 
 from qswitch.agent.config import LkmsConfig, TlsFiles
 from qswitch.agent.lkms.keys import Key
-from qswitch.agent.lkms.manager import KeyManager, StreamConfig
+from qswitch.agent.lkms.manager import DeliveryConfig, KeyManager, StreamConfig
+from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import Endpoint, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId
 from qswitch.integration.identities import Authority
 
@@ -46,6 +47,7 @@ class Node:
     keys: KeyManager = field(init=False)
     links: dict[LinkId, LinkConfig] = field(default_factory=dict)
     streams: dict[KeyStreamId, StreamConfig] = field(default_factory=dict)
+    deliveries: dict[KeyStreamId, DeliveryConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.id = node_id(self.name)
@@ -58,6 +60,10 @@ class Node:
     async def configure_stream(self, config: StreamConfig) -> None:
         self.streams[config.ksid] = config
         await self.keys.configure_stream(config)
+
+    async def configure_delivery(self, config: DeliveryConfig) -> None:
+        self.deliveries[config.ksid] = config
+        await self.keys.configure_delivery(config)
 
     async def crash(self) -> None:
         """Ends without a word and without writing anything more, as a process that is killed does."""
@@ -74,6 +80,8 @@ class Node:
             await self.keys.configure_link(link)
         for stream in self.streams.values():
             await self.keys.configure_stream(stream)
+        for delivery in self.deliveries.values():
+            await self.keys.configure_delivery(delivery)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -145,6 +153,21 @@ class Net:
             )
             await self.nodes[here].configure_link(config)
         return link
+
+
+def audit(net: Net, *links: LinkId) -> None:
+    """No octet of a link goes to two consumers, at one end or at both."""
+    for link in links:
+        consumers: dict[tuple[int, int], str] = {}
+        for node in net.nodes.values():
+            once: set[tuple[int, int]] = set()
+            for row in ledger(node.config.store):
+                if row.link == link:
+                    octets = {(row.block, octet) for octet in range(row.offset, row.offset + row.length)}
+                    assert not once & octets
+                    once |= octets
+                    if row.kind != "burnt":
+                        assert all(consumers.setdefault(octet, row.consumer) == row.consumer for octet in octets)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:

@@ -9,11 +9,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from key_managers import Net, Node, link_id, material, node_id, until
+from key_managers import Net, Node, audit, link_id, material, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, InvalidValue, PeerNotConnected, StorageFailed, UnknownKeyStream
 from qswitch.agent.lkms.manager import StreamConfig
-from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import KeyStreamId, LinkId
 from qswitch.protocol.lkms import Relay
 
@@ -40,21 +39,6 @@ async def line(net: Net, names: str, blocks: int = 40) -> None:
         await net.node(name)
     for number, (one, other) in enumerate(pairwise(names), 1):
         await net.feed(await net.fibre(number, one, other), one, other, blocks)
-
-
-def audit(net: Net, *links: LinkId) -> None:
-    """No octet of a link goes to two consumers, at one end or at both."""
-    for link in links:
-        consumers: dict[tuple[int, int], str] = {}
-        for node in net.nodes.values():
-            once: set[tuple[int, int]] = set()
-            for row in ledger(node.config.store):
-                if row.link == link:
-                    octets = {(row.block, octet) for octet in range(row.offset, row.offset + row.length)}
-                    assert not once & octets
-                    once |= octets
-                    if row.kind != "burnt":
-                        assert all(consumers.setdefault(octet, row.consumer) == row.consumer for octet in octets)
 
 
 # Streams on one link -----------------------------------------------------------------------------------------------------
