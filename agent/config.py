@@ -8,11 +8,13 @@ Paths are relative to the file.
 import re
 import tomllib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from qswitch.protocol.etsi014 import Limits
 
 from .errors import ConfigurationError
 from .model import Endpoint, NodeId
@@ -111,6 +113,18 @@ class ServiceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Etsi014Config:
+    """`saes` says which URI (`qkd://QKDN_ID/NAME`, whose authority is the node) stands behind an SAE id that is no URI."""
+
+    listen: Endpoint
+    tls: TlsFiles
+    limits: Limits = field(default_factory=Limits)
+    ttl_seconds: float = 3600.0  # a key that the slave does not fetch is erased after this
+    timeout_seconds: float = 10.0  # a call waits so long for the controller, the other node and key
+    saes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceConfig:
     """One device: the plugin's name in the entry-point group `qswitch.devices` and the options it understands.
 
@@ -136,6 +150,7 @@ class AgentConfig:
     etsi004: ServiceConfig
     interfaces: tuple[InterfaceConfig, ...]
     relay_mode: bool = True
+    etsi014: Etsi014Config | None = None
 
 
 class _Table:
@@ -198,6 +213,7 @@ class _Table:
 
 RECOVERY_USER = "root"  # sysrepo applies no NETCONF access control to a session of this name
 ROLES = ("controller", "operator", "monitor")
+MAX_KEY_BITS, MAX_KEYS = 65_536, 1024  # of one key, in one request of 014
 MAP_TYPES = ("san-any", "san-rfc822-name", "san-dns-name", "san-ip-address", "common-name")
 
 
@@ -216,6 +232,7 @@ def load(file: Path) -> AgentConfig:
         etsi004=_service(root.table("etsi004")),
         interfaces=tuple(_interface(one) for one in root.tables("interfaces")),
         relay_mode=node.get("relay_mode", bool, True),
+        etsi014=_etsi014(root.table("etsi014")) if "etsi014" in root.data else None,
     )
     node.done()
     root.done()
@@ -331,6 +348,52 @@ def _service(table: _Table) -> ServiceConfig:
     config = ServiceConfig(table.endpoint(), table.tls())
     table.done()
     return config
+
+
+def _etsi014(table: _Table) -> Etsi014Config:
+    config = Etsi014Config(
+        table.endpoint(),
+        table.tls(),
+        _limits(table),
+        table.get("ttl_seconds", float, 3600.0),
+        table.get("timeout_seconds", float, 10.0),
+        table.get("saes", dict, {}),
+    )
+    table.done()
+    for name in ("ttl_seconds", "timeout_seconds"):
+        if getattr(config, name) <= 0:
+            raise table.wrong(name, "must be above 0")
+    if wrong := sorted(one for one, uri in config.saes.items() if not isinstance(uri, str) or "://" not in uri):
+        raise table.wrong("saes", f"'{wrong[0]}' must be a URI, as in qkd://QKDN_ID/NAME")
+    return config
+
+
+LIMITS = {
+    "key_size": "key_size",
+    "min_key_size": "min_key_size",
+    "max_key_size": "max_key_size",
+    "max_key_per_request": "number",
+    "max_key_count": "stored",
+    "max_SAE_ID_count": "slaves",
+}
+
+
+def _limits(table: _Table) -> Limits:
+    """By the names that the standard's Status has for them."""
+    usual = Limits()
+    limits = Limits(**{name: table.get(key, int, getattr(usual, name)) for key, name in LIMITS.items()})
+    for key in ("key_size", "min_key_size", "max_key_size"):
+        size = getattr(limits, key)
+        if size % 8 or not 8 <= size <= MAX_KEY_BITS:
+            raise table.wrong(key, f"{size} must be a multiple of 8 within 8..{MAX_KEY_BITS}")
+    if not limits.min_key_size <= limits.key_size <= limits.max_key_size:
+        raise table.wrong("key_size", f"{limits.key_size} must be within min_key_size and max_key_size")
+    if not 1 <= limits.number <= MAX_KEYS:
+        raise table.wrong("max_key_per_request", f"{limits.number} must be within 1..{MAX_KEYS}")
+    if limits.stored < limits.number or limits.slaves < 0:
+        key = "max_SAE_ID_count" if limits.slaves < 0 else "max_key_count"
+        raise table.wrong(key, "must be 0 or above" if limits.slaves < 0 else "must be max_key_per_request at the least")
+    return limits
 
 
 def _interface(table: _Table) -> InterfaceConfig:

@@ -60,6 +60,16 @@ class UnknownKeyStream(NodeError):
 
 
 @dataclass
+class UnknownKeys(NodeError):
+    """Keys that were asked for by their ids, and are not here for the pair named: nothing was released."""
+
+    key_ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "one or more keys specified are not found on KME"
+
+
+@dataclass
 class KeyStreamInUse(NodeError):
     ksid: str
 
@@ -170,6 +180,7 @@ EDGES: dict[type[NodeError], Edge] = {
     NotSupported: Edge("SR_ERR_UNSUPPORTED", "operation-not-supported", 400, 4),
     Unauthorised: Edge("SR_ERR_UNAUTHORIZED", "access-denied", 401, 4),
     UnknownKeyStream: Edge("SR_ERR_NOT_FOUND", "data-missing", 400, 3),
+    UnknownKeys: Edge("SR_ERR_NOT_FOUND", "data-missing", 400, 3),
     KeyStreamInUse: Edge("SR_ERR_EXISTS", "in-use", 400, 5),
     PeerNotConnected: Edge("SR_ERR_OPERATION_FAILED", "resource-denied", 503, 3),
     InsufficientKey: Edge("SR_ERR_OPERATION_FAILED", "resource-denied", 503, 2),

@@ -7,9 +7,11 @@ applications are let in last. The end is the reverse.
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from . import link_rules, stream_rules
 from .applications import ApplicationTable
+from .associations import LOCAL, AssociationTable, is_pair
 from .config import AgentConfig
 from .datastore import Datastore
 from .devices.base import QkdDevice
@@ -27,6 +29,7 @@ from .model import (
     Notification,
 )
 from .service.etsi004 import Etsi004Server
+from .service.etsi014 import Etsi014Server
 from .state import Pusher
 from .tasks import Tasks
 
@@ -58,6 +61,11 @@ class Node:
         self._links = LinkTable(config.node, self._interfaces, self._keys, self._tasks, self._notify, changed)
         self._applications = ApplicationTable(self._keys, self._tasks, self._notify, changed)
         self._server = Etsi004Server(config.etsi004, self._applications)
+        self._pairs: AssociationTable | None = None
+        self._rest: Etsi014Server | None = None
+        if (rest := config.etsi014) is not None:
+            self._pairs = AssociationTable(config.node, rest, self._keys, self._tasks, self._notify, changed)
+            self._rest = Etsi014Server(rest, self._pairs)
         self._configuration: Configuration | None = None
         self._applies = False
 
@@ -65,18 +73,21 @@ class Node:
         """Returns when the node serves. Raises NodeError or OSError when it cannot; `stop` is to be called then, too."""
         self._configuration = await self._datastore.start(self._check, self._apply)
         await self._keys.start()
-        await self._keys.prune(self._configuration.links, self._configuration.applications)
+        await self._prune(self._configuration)
         self._applies = True
         self._bring_about(self._configuration)
         self._tasks.spawn(self._send(), "notifications")
         self._tasks.spawn(self._pusher.run(), "state")
         await self._server.start()
+        if self._rest is not None:
+            await self._rest.start()
         self._interfaces.announce(self._datastore.gone)
         log.info("node serves node=%s name=%s", self._config.node, self._config.name)
 
     async def stop(self) -> None:
         """Applications first, so that none is answered from a store that is closing."""
-        for step in (self._server.stop, self._tasks.cancel, self._links.stop, self._keys.stop, self._datastore.stop):
+        servers = (self._server.stop,) if self._rest is None else (self._rest.stop, self._server.stop)
+        for step in (*servers, self._tasks.cancel, self._links.stop, self._keys.stop, self._datastore.stop):
             try:
                 await step()
             except (NodeError, OSError):
@@ -93,9 +104,23 @@ class Node:
         if self._applies:
             self._bring_about(new)
 
+    async def _prune(self, configuration: Configuration) -> None:
+        """What was removed while this process did not run is erased."""
+        pairs = [ksid for ksid, one in configuration.applications.items() if is_pair(one)] if self._pairs else []
+        streams = [ksid for ksid in configuration.applications if ksid not in pairs]
+        local = [ksid for ksid in self._keys.saved_deliveries() if ksid.startswith(LOCAL)] if self._pairs else []
+        await self._keys.prune(configuration.links, streams, {*pairs, *local})
+        if self._pairs is not None:
+            await self._pairs.restore()
+
     def _bring_about(self, configuration: Configuration) -> None:
         self._links.apply(configuration)
-        self._applications.apply(configuration)
+        streams = configuration.applications
+        if self._pairs is not None:
+            pairs = {ksid: one for ksid, one in configuration.applications.items() if is_pair(one)}
+            streams = {ksid: one for ksid, one in configuration.applications.items() if ksid not in pairs}
+            self._pairs.apply(pairs, configuration.application_stats)
+        self._applications.apply(replace(configuration, applications=streams))
         self._pusher.changed()
 
     # State -------------------------------------------------------------------------------------------------------------
@@ -103,6 +128,8 @@ class Node:
     def _refresh(self) -> None:
         self._links.refresh()
         self._applications.refresh()
+        if self._pairs is not None:
+            self._pairs.refresh()
 
     def _state(self) -> NodeState:
         statuses = self._interfaces.statuses()
@@ -111,9 +138,10 @@ class Node:
             status=NodeStatus.FAILURE if out else NodeStatus.OPERATING,
             lkms=self._config.lkms.listen,
             etsi004=self._server.endpoint,
+            etsi014_url=self._rest.url if self._rest is not None else None,
             interfaces=statuses,
             links=self._links.states(),
-            applications=self._applications.states(),
+            applications={**self._applications.states(), **(self._pairs.states() if self._pairs else {})},
         )
 
     def link_levels_changed(self, link: LinkId) -> None:

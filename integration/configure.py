@@ -26,6 +26,7 @@ class Ports:
     netconf: int
     lkms: int
     etsi004: int
+    etsi014: int
 
 
 def free_ports(count: int) -> list[int]:
@@ -46,9 +47,9 @@ def shm_prefix(directory: Path, node: str) -> str:
 def write(layout: Layout, directory: Path, engine: str = "auto") -> dict[str, Any]:
     """Writes all files of the network; returns its descriptor, still without process ids."""
     directory.mkdir(parents=True)
-    numbers = iter(free_ports(3 * len(layout.nodes) + 2))
+    numbers = iter(free_ports(4 * len(layout.nodes) + 2))
     home = next(numbers)  # where nodes call, if they do
-    ports = {node: Ports(next(numbers), next(numbers), next(numbers)) for node in layout.nodes}
+    ports = {node: Ports(next(numbers), next(numbers), next(numbers), next(numbers)) for node in layout.nodes}
     authority = Authority(f"throw-away authority of {layout.name}")
     authority.write(directory / "ca.pem")
     _write_fibres(layout, directory)
@@ -107,6 +108,8 @@ def _write_node(
         **({"netconf.tls": {**tls, "names": "common-name"}} if layout.call_home == "tls" else {}),
         "lkms": {"address": HOST, "port": ports.lkms, **tls, "ledger": True},
         "etsi004": {"address": HOST, "port": ports.etsi004, **tls},
+        "etsi014": {"address": HOST, "port": ports.etsi014, **tls},
+        "etsi014.saes": {one.sae_id: one.uri for one in layout.applications},
     }
     user_tables = [{"name": user, "public_key": key, "role": user} for user, key in users.items()]
     interfaces = [
@@ -134,6 +137,7 @@ def _write_node(
             "host_key": host_key,
         },
         "etsi004": {"host": HOST, "port": ports.etsi004},
+        "etsi014": {"url": f"https://{HOST}:{ports.etsi014}", "kme_id": identity},
         "pids": {},
         "log": f"{folder}/agent.log",
         "state_dir": folder,

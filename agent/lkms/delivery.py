@@ -15,7 +15,7 @@ What an end holds for its own application and the other has not put by (any more
 kept for its time to live. An end takes no more keys than it has room for, and says how many that is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,6 +44,8 @@ MAX_RUN_OCTETS = 256 * 1024
 STOCK = (32, 512)
 """Keys put by, at first and at most: doubled whenever the stock ran out."""
 TOLD_AT_ONCE = 10_000
+REMEMBERED = 1024
+"""Ids of fetched keys, so that who asks for one twice is told that it is gone, and not that it is another's."""
 SHARE = 4
 """The stock never takes more than this part of the key there is: streams and relays want some, too."""
 
@@ -128,6 +130,7 @@ class Delivery:
     received: int = 0
     target: int = 0
     batches: dict[int, _Batch] = field(default_factory=dict)
+    gone: dict[str, None] = field(default_factory=dict)  # fetched here lately
     taken: list[str] = field(default_factory=list)  # delivered from the stock, the other end has not been told
 
     # The two ends meet ---------------------------------------------------------------------------------------------------
@@ -325,6 +328,12 @@ class Delivery:
         """Its keys are being handed out: the other end is told at the next occasion."""
         self.taken += order.from_stock
 
+    def withdraw(self, key_ids: Collection[str]) -> None:
+        """Keys that the other end holds, and that will not be delivered here; of one node's own, that end is this one."""
+        self._erase([key_id for key_id in key_ids if key_id in self.held])
+        if self.synced:
+            self.send(KeyDrop(self.config.ksid, list(key_ids)))
+
     def _drop(self, keys: dict[str, StoredKey]) -> None:
         _wipe(keys)
         if keys and self.synced:
@@ -403,6 +412,9 @@ class Delivery:
         for key_id, stored in released.items():
             self.journal.key_gone(self.config.ksid, key_id)
             self.consumed += len(stored.key)
+            self.gone[key_id] = None
+        for key_id in list(self.gone)[: max(0, len(self.gone) - REMEMBERED)]:
+            del self.gone[key_id]
         self._say_room()
         return released
 
@@ -412,6 +424,7 @@ class Delivery:
             self.held[key_id] = stored
             self.journal.key(self.config.ksid, key_id, False, stored)
             self.consumed -= len(stored.key)
+            self.gone.pop(key_id, None)
 
     def _say_room(self) -> None:
         """While the other end may be short of room, every key that goes is told; else nothing need be."""

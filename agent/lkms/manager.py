@@ -12,6 +12,7 @@ import random
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -527,7 +528,9 @@ class KeyManager:
                 self._poke()
                 if not order.done:
                     await self._changed(ksid)
-                if order.cancelled or self._deliveries.get(ksid) is not have:
+                if self._deliveries.get(ksid) is not have:
+                    raise UnknownKeyStream(ksid)
+                if order.cancelled:
                     raise NoConnection("the keys: the other key manager was lost")
             if order.from_stock:
                 await self._store.commit()
@@ -537,9 +540,30 @@ class KeyManager:
         have.delivered(order)
         return {key_id: stored.key for key_id, stored in order.keys.items()}
 
+    async def withdraw_keys(self, ksid: KeyStreamId, key_ids: Collection[str]) -> None:
+        """Keys that were taken, or shared, and will not be delivered after all are erased at the other end."""
+        have = self._deliveries.get(ksid)
+        if have is not None:
+            have.withdraw(key_ids)
+        await self._store.commit()
+
+    async def meet_keys(self, ksid: KeyStreamId) -> bool:
+        """Waits a moment until the two ends of an association have met; whether they have. Raises UnknownKeyStream."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MEET_SECONDS):
+                while not self.agreed(ksid):
+                    self._delivery(ksid)
+                    await self._changed(ksid)
+        return self.agreed(ksid)
+
     def holds(self, ksid: KeyStreamId, key_id: str) -> bool:
         have = self._deliveries.get(ksid)
         return have is not None and key_id in have.held
+
+    def had(self, ksid: KeyStreamId, key_id: str) -> bool:
+        """Whether it was fetched here lately."""
+        have = self._deliveries.get(ksid)
+        return have is not None and key_id in have.gone
 
     def held_anywhere(self, key_id: str) -> bool:
         """Whether a key of this id waits for any application of this node."""
@@ -570,8 +594,9 @@ class KeyManager:
         return ready + min(have.room, sum(pool.usable // octets for pool in pools if pool.remote == have.config.remote))
 
     def held_keys(self, ksid: KeyStreamId) -> int:
+        """Keys that the other end has delivered, and that were not fetched here yet."""
         have = self._deliveries.get(ksid)
-        return len(have.held) if have is not None else 0
+        return sum(one.since is not None for one in have.held.values()) if have is not None else 0
 
     def agreed(self, ksid: KeyStreamId) -> bool:
         """Whether the two ends of an association have met."""

@@ -8,7 +8,6 @@ caller's certificate. Key is copied into the reply's frame last and wiped there 
 import asyncio
 import logging
 import socket
-import ssl
 from collections import Counter
 from dataclasses import replace
 from typing import Protocol
@@ -29,10 +28,11 @@ from qswitch.protocol.etsi004 import (
     Status,
 )
 
-from ..config import ServiceConfig, TlsFiles
-from ..errors import ConfigurationError, NodeError, edge
+from ..config import ServiceConfig
+from ..errors import NodeError, edge
 from ..lkms.keys import Key
 from ..model import Endpoint
+from .tls import identities, server_context
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Etsi004Server:
             self._connected,
             listen.address,
             listen.port,
-            ssl=_server_context(self._config.tls),
+            ssl=server_context(self._config.tls),
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=1.0,
         )
@@ -105,7 +105,7 @@ class Etsi004Server:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        caller = _identities(writer)
+        caller = identities(writer.get_extra_info("peercert"))
         if len(self._connections) >= MAX_CONNECTIONS or self._callers[caller] >= MAX_CONNECTIONS_OF_CALLER:
             log.warning("connection refused caller=%r open=%d", sorted(caller), self._callers[caller])
             writer.transport.abort()
@@ -130,7 +130,7 @@ class _Connection:
         self._reader, self._writer, self._service = reader, writer, service
         self._codec = ServerCodec()
         self._arrived = asyncio.Event()
-        self._caller = _identities(writer)
+        self._caller = identities(writer.get_extra_info("peercert"))
         self._idle_seconds: float | None = IDLE_SECONDS
         _tune(writer)
 
@@ -239,39 +239,9 @@ def _refusal(request: Request, status: Status) -> Reply:
             return CloseReply(status)
 
 
-def _identities(writer: asyncio.StreamWriter) -> frozenset[str]:
-    """Who the client's certificate, which TLS has verified, says it is: its URI alternative names, else its common name.
-
-    An authority that vouches for alternative names need not have looked at a common name beside them.
-    """
-    certificate = writer.get_extra_info("peercert") or {}
-    uris = {value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"}
-    names = {value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"}
-    return frozenset(uris or names)
-
-
 def _tune(writer: asyncio.StreamWriter) -> None:
     """Replies leave at once, dead peers are noticed, and `drain` waits until nothing of ours is left in a buffer."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     writer.transport.set_write_buffer_limits(high=1, low=0)  # with high=0 asyncio's TLS would pause for ever
-
-
-def _server_context(tls: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.num_tickets = 0  # every connection shows its certificate
-    for path in (tls.certificate, tls.private_key, tls.ca):
-        if not path.is_file():
-            raise ConfigurationError(str(path), "the file is not there")
-    try:
-        context.load_cert_chain(tls.certificate, tls.private_key)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigurationError(str(tls.certificate), f"certificate and private key cannot be used: {error}") from error
-    try:
-        context.load_verify_locations(tls.ca)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigurationError(str(tls.ca), f"the authority cannot be used: {error}") from error
-    return context
