@@ -62,7 +62,7 @@ class Client:
     ) -> None:
         """Reads the PEM files; raises CredentialsError naming the one that cannot be used."""
         self._host, self._port, self._dialect = host, port, dialect
-        self._context = _context(certificate, private_key, ca)
+        self._context = tls_context(certificate, private_key, ca)
         self._lock = asyncio.Lock()
         self._connection: _Connection | None = None
         self._timeouts: dict[str, int] = {}  # ms, of the streams opened here: they hold for GET_KEY too
@@ -219,7 +219,8 @@ def _metadata(octets: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _context(certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
+def tls_context(certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
+    """For calls to a node. Raises CredentialsError naming the file that cannot be used."""
     for path in (certificate, private_key, ca):
         if not path.is_file():
             raise CredentialsError(path, "the file is not there")

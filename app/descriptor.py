@@ -1,7 +1,7 @@
 """Reads the network descriptor (`network.json`), so that an application is named by one word.
 
-Of the descriptor only what an application needs is read: nodes with their ETSI 004 addresses, and applications with their
-identities. Paths in it are relative to the file.
+Of the descriptor only what an application needs is read: nodes with their addresses of ETSI 004 and 014, and
+applications with their identities. Paths in it are relative to the file.
 """
 
 import json
@@ -22,6 +22,8 @@ class Identity:
     certificate: Path
     private_key: Path
     ca: Path
+    url: str = ""  # of the node's ETSI 014 interface; "": it has none
+    kme_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Descriptor:
                 home / app["cert"],
                 home / app["key"],
                 home / self.content["ca"],
+                str(node.get("etsi014", {}).get("url", "")),
+                str(node.get("etsi014", {}).get("kme_id", "")),
             )
         except KeyError as error:
             raise DescriptorError(self.file, f"lacks {error} for application {application}") from error

@@ -37,6 +37,19 @@ class StatusError(ClientError):
 
 
 @dataclass
+class RestError(ClientError):
+    """The node answered a call of 014 with another status than 200; `details` as the node gave them."""
+
+    call: str
+    status: int
+    message: str
+    details: tuple[dict[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.call}: HTTP {self.status}: {self.message}"
+
+
+@dataclass
 class CredentialsError(ClientError):
     """A file of the TLS identity cannot be used."""
 

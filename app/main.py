@@ -27,8 +27,9 @@ from qswitch.protocol.etsi004 import MAX_KEY_CHUNK_SIZE, NEXT_INDEX, U32_MAX, Di
 
 from .client import Client, KeyChunk
 from .descriptor import Descriptor, Identity
-from .errors import ClientError, StatusError
+from .errors import ClientError, RestError, StatusError
 from .records import KEY_SIZE, MAX_TIMEOUT_MS
+from .rest import RestClient
 from .transfer import Receiver, Transfer, send_file
 
 DIALECTS = {"p": Dialect.P, "c": Dialect.C}
@@ -49,6 +50,16 @@ class Caller:
         return Client(
             one.host, one.port, certificate=one.certificate, private_key=one.private_key, ca=one.ca, dialect=self.dialect
         )
+
+    def rest(self) -> RestClient:
+        one = self.identity
+        if not one.url:
+            raise click.UsageError("this node has no ETSI 014 interface that is known here; name it with --url")
+        return RestClient(one.url, certificate=one.certificate, private_key=one.private_key, ca=one.ca, kme_id=one.kme_id)
+
+    def sae(self, name: str) -> str:
+        """An SAE id: with a descriptor names are known, else it is taken as it is."""
+        return self.descriptor.uri(name) if self.descriptor is not None else name
 
     def peer(self, name: str) -> str:
         if self.descriptor is not None:
@@ -92,10 +103,11 @@ CALLER_OPTIONS = [
     click.option("--key", type=_file, help="Its private key (PEM)."),
     click.option("--ca", type=_file, help="Authority of the node's certificate (PEM)."),
     click.option("--uri", help="Application's own URI."),
+    click.option("--url", help="Node's ETSI 014 interface, in the place of --host, --port and --uri."),
     click.option("--dialect", type=click.Choice(list(DIALECTS)), help="Encoding of ETSI 004.  [default: p]"),
     click.option("--output", type=click.Choice(["text", "json"]), help="Form of the results.  [default: text]"),
 ]
-CALLER_NAMES = ("network", "as", "host", "port", "cert", "key", "ca", "uri", "dialect", "output")
+CALLER_NAMES = ("network", "as", "host", "port", "cert", "key", "ca", "uri", "url", "dialect", "output")
 
 
 def _caller_options[F: Callable[..., Any]](function: F) -> F:
@@ -127,11 +139,13 @@ def _caller(given: dict[str, Any]) -> Caller:
             raise click.UsageError(f"--as is missing; {descriptor.file} has {', '.join(descriptor.applications)}")
         identity = descriptor.identity(given["as"])
     else:
-        missing = [name for name in ("host", "port", "cert", "key", "ca", "uri") if given[name] is None]
+        by_rest = ("cert", "key", "ca") if given["url"] else ("host", "port", "cert", "key", "ca", "uri")
+        missing = [name for name in by_rest if given[name] is None]
         if missing:
             wanted = ", ".join(f"--{name}" for name in missing)
             raise click.UsageError(f"say who calls: --network and --as, or else {wanted}")
-        identity = Identity(given["host"], given["port"], given["uri"], given["cert"], given["key"], given["ca"])
+        where = given["host"] or "", given["port"] or 0, given["uri"] or ""
+        identity = Identity(*where, given["cert"], given["key"], given["ca"], given["url"] or "")
     return Caller(identity, descriptor, DIALECTS[given["dialect"] or "p"], given["output"] == "json")
 
 
@@ -169,6 +183,8 @@ def _error(error: ClientError) -> dict[str, Any]:
         details |= {"call": error.call, "status": error.status.value, "status_name": error.status.name}
         if error.offered is not None:
             details["offered_qos"] = dataclasses.asdict(error.offered)
+    if isinstance(error, RestError):
+        details |= {"call": error.call, "http_status": error.status, "details": list(error.details)}
     return details
 
 
@@ -186,7 +202,7 @@ def _text(value: Any) -> str:
 @click.group(context_settings={"auto_envvar_prefix": "QKD_APP", "help_option_names": ["-h", "--help"]})
 @_caller_options
 def main(**_options: Any) -> None:
-    """Gets quantum keys from a node over ETSI GS QKD 004, and sends files encrypted under them.
+    """Gets quantum keys from a node over ETSI GS QKD 004 and 014, and sends files encrypted under them.
 
     Say who calls with --network and --as, before the command or after it, or in the environment (QKD_APP_NETWORK,
     QKD_APP_AS).
@@ -196,6 +212,8 @@ def main(**_options: Any) -> None:
       qkd-app get     --network madrid --as quiron-1 KSID
       qkd-app receive --network madrid --as quinto-1 --listen 127.0.0.1:7000 --out inbox
       qkd-app send    --network madrid --as quiron-1 --peer quinto-1 --to 127.0.0.1:7000 FILE
+      qkd-app enc-keys --network madrid --as quiron-1 quinto-1
+      qkd-app dec-keys --network madrid --as quinto-1 quiron-1 KEY_ID
 
     Tab completion, application names included:  eval "$(_QKD_APP_COMPLETE=bash_source qkd-app)"
     (or zsh_source, fish_source).
@@ -288,6 +306,64 @@ async def close(caller: Caller, ksid: uuid.UUID) -> None:
     async with caller.client() as client:
         await client.close(str(ksid))
     _print(caller, {"ksid": str(ksid), "closed": True})
+
+
+# ETSI 014 ------------------------------------------------------------------------------------------------------------
+
+_slave = click.argument("slave", shell_complete=_complete_application)
+
+
+@main.command("key-status")
+@_slave
+@_command
+async def key_status(caller: Caller, slave: str) -> None:
+    """What the node has of keys for this application and SLAVE (014 "Get status")."""
+    async with caller.rest() as client:
+        status = await client.status(caller.sae(slave))
+    _print(caller, {name: value for name in status.__struct_fields__ if (value := getattr(status, name)) is not None})
+
+
+@main.command("enc-keys")
+@_slave
+@click.option("--number", type=click.IntRange(1), default=1, show_default=True, help="How many keys.")
+@click.option("--size", type=click.IntRange(1), help="Bits of each; the node's usual size when not given.")
+@click.option("--also", multiple=True, shell_complete=_complete_application, help="A further slave of the same keys.")
+@click.option("--show", is_flag=True, help="Print the keys themselves, in hex.")
+@_command
+async def enc_keys(caller: Caller, slave: str, number: int, size: int | None, also: tuple[str, ...], show: bool) -> None:
+    """Get new keys to share with SLAVE (014 "Get key"), who fetches them by the ids shown.
+
+    Shows id, length and fingerprint of each, not the key. A key is delivered once: with --show or not at all.
+    """
+    async with caller.rest() as client:
+        keys = await client.enc_keys(caller.sae(slave), number, size, [caller.sae(one) for one in also])
+    _print_keys(caller, keys, show)
+
+
+@main.command("dec-keys")
+@click.argument("master", shell_complete=_complete_application)
+@click.argument("key_ids", metavar="KEY_ID...", nargs=-1, required=True, type=click.UUID)
+@click.option("--show", is_flag=True, help="Print the keys themselves, in hex.")
+@_command
+async def dec_keys(caller: Caller, master: str, key_ids: tuple[uuid.UUID, ...], show: bool) -> None:
+    """Get the keys that MASTER has got for this application (014 "Get key with key IDs"): all of them or none, once."""
+    async with caller.rest() as client:
+        keys = await client.dec_keys(caller.sae(master), [str(one) for one in key_ids])
+    _print_keys(caller, keys, show)
+
+
+def _print_keys(caller: Caller, keys: dict[str, bytearray], show: bool) -> None:
+    shown = []
+    for key_id, key in keys.items():
+        fingerprint = hashlib.sha256(key).hexdigest()[:16]
+        shown.append(
+            {"key_id": key_id, "length": len(key), "fingerprint": fingerprint} | ({"key": key.hex()} if show else {})
+        )
+        key[:] = bytes(len(key))
+    if caller.json:
+        click.echo(json.dumps({"keys": shown}))
+    else:
+        click.echo("\n".join(map(_text, shown)))
 
 
 @main.command("send")

@@ -7,6 +7,7 @@ from typing import Any
 
 from qswitch.app.client import Client
 from qswitch.app.errors import ConnectionLost, StatusError, Unreachable
+from qswitch.app.rest import RestClient
 from qswitch.integration.emulation import Emulation
 from qswitch.protocol.etsi004 import Dialect, Qos, Status
 
@@ -30,6 +31,14 @@ def client(network: Emulation, name: str, dialect: Dialect = Dialect.P, node: st
         ca=here / network.descriptor["ca"],
         dialect=dialect,
     )
+
+
+def rest_client(network: Emulation, name: str, node: str | None = None) -> RestClient:
+    """The same by ETSI 014."""
+    identity = application(network, name)
+    service, here = network.node(node or identity["node"])["etsi014"], network.directory
+    certificate, key, ca = here / identity["cert"], here / identity["key"], here / network.descriptor["ca"]
+    return RestClient(service["url"], certificate=certificate, private_key=key, ca=ca, kme_id=service["kme_id"])
 
 
 @asynccontextmanager
