@@ -29,6 +29,7 @@ format: runtime  ## write the format that check wants
 
 bench: runtime  ## measured figures, as ratios within one run
 	$(PYTHON) -m qswitch.integration.bench.netconf
+	$(PYTHON) -m qswitch.integration.bench.keys
 
 soak: runtime  ## long, seeded campaigns
 	$(PYTHON) -m pytest -m soak --timeout=3600 $(PYTEST_ARGS)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import ssl
+import statistics
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -460,6 +461,23 @@ async def test_key_is_in_no_log_and_wiped_once_sent(
     assert (await b.dec("a-1", *keys)).keys == keys
     assert len(frames) == 2 and not any(map(any, frames))
     assert not any(key in caplog.text for key in keys.values())
+
+
+async def test_time_does_not_tell_a_wrong_key_id_from_another_s(world: World) -> None:
+    """Ids of nobody, of another slave, of another master: medians of answers taken in turns differ by noise only."""
+    a, b = await world.client("a-1"), await world.client("b-1")
+    others, own = list(await a.enc("b-2", "?number=100")), list(await a.enc("b-1", "?number=100"))
+    ways = {"nobody": ("a-1", UNKNOWN), "another's": ("a-1", others[50]), "of another master": ("a-2", own[50])}
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    clock = asyncio.get_running_loop().time
+    for _ in range(300):
+        for name, asked in ways.items():
+            start = clock()
+            assert (await b.dec(*asked)).status in (400, 401)
+            taken[name].append(clock() - start)
+    medians = {name: statistics.median(one) for name, one in taken.items()}
+    spread = statistics.quantiles(taken["nobody"], n=4)
+    assert max(medians.values()) - min(medians.values()) < max(0.0001, spread[2] - spread[0]), medians
 
 
 async def test_what_was_delivered_outlives_a_crash_of_both(world: World) -> None:
