@@ -364,7 +364,7 @@ def _etsi014(table: _Table) -> Etsi014Config:
         if getattr(config, name) <= 0:
             raise table.wrong(name, "must be above 0")
     if wrong := sorted(one for one, uri in config.saes.items() if not isinstance(uri, str) or "://" not in uri):
-        raise table.wrong("saes", f"'{wrong[0]}' must be a URI, as in qkd://QKDN_ID/NAME")
+        raise table.wrong("saes", f"'{config.saes[wrong[0]]}' must be a URI, as in qkd://QKDN_ID/NAME")
     return config
 
 

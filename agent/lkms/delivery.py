@@ -76,6 +76,7 @@ class DeliveryJournal(Protocol):
     """What must be written down; `ours`: put by here, for an application of this end to ask for."""
 
     def key(self, ksid: KeyStreamId, key_id: str, ours: bool, stored: StoredKey) -> None: ...
+    def key_since(self, ksid: KeyStreamId, key_id: str, since: float) -> None: ...
     def key_gone(self, ksid: KeyStreamId, key_id: str) -> None: ...
     def keys_gone(self, ksid: KeyStreamId) -> None: ...
 
@@ -400,7 +401,7 @@ class Delivery:
 
     def _begin(self, key_id: str, stored: StoredKey, now: float) -> None:
         stored.since = now
-        self.journal.key(self.config.ksid, key_id, False, stored)
+        self.journal.key_since(self.config.ksid, key_id, now)
 
     def on_drop(self, message: KeyDrop) -> None:
         if self.synced:

@@ -106,7 +106,7 @@ class KeyManager:
         self._waiters: dict[KeyStreamId, set[asyncio.Future[None]]] = {}
         self._reading: dict[KeyStreamId, asyncio.Lock] = {}
         self._undelivered: dict[KeyStreamId, int] = {}
-        self._first = 0  # of the streams, when key is shared out next
+        self._first = 0  # of streams and deliveries, when key is shared out next
         self._settling = False
         self._ticker: asyncio.Task[None] | None = None
 
@@ -807,14 +807,15 @@ class KeyManager:
     def _settle(self) -> None:
         self._settling = False
         if self._store.failing is None:
-            streams = sorted(self._streams.values(), key=lambda one: one.config.ksid)
-            self._first = (self._first + 1) % max(1, len(streams))  # or scarce key would all go to the lowest id
-            for stream in (*streams[self._first :], *streams[: self._first]):
-                stream.refill()
-            for delivery in self._deliveries.values():
-                delivery.serve()
+            waiting: list[Stream | Delivery] = sorted(self._streams.values(), key=lambda one: one.config.ksid)
+            waiting += self._deliveries.values()
+            self._first = (self._first + 1) % max(1, len(waiting))  # or scarce key would all go to the lowest id
+            for one in (*waiting[self._first :], *waiting[: self._first]):
+                if isinstance(one, Stream):
+                    one.refill()
+                else:
+                    one.serve()
             # A pad is small and always fits: without this, chunks of many octets would never come to their key.
-            waiting: list[Stream | Delivery] = [*streams, *self._deliveries.values()]
             self._relays.reserved = {link: size for one in waiting if (size := one.short()) for link in one.config.links}
             self._relays.fill(self._now())
         for link, pool in self._pools.items():

@@ -327,6 +327,9 @@ class Store:
         values = (ksid, key_id, ours, stored.made, stored.hops, stored.since, sealed)
         self._note("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
 
+    def key_since(self, ksid: KeyStreamId, key_id: str, since: float) -> None:
+        self._note("UPDATE keys SET since = ? WHERE ksid = ? AND id = ?", since, ksid, key_id)
+
     def key_gone(self, ksid: KeyStreamId, key_id: str) -> None:
         self._note("DELETE FROM keys WHERE ksid = ? AND id = ?", ksid, key_id)
 

@@ -124,9 +124,27 @@ def test_a_chain_is_kept_whole(agent_config: AgentConfig, people: Path) -> None:
     assert process.wait(15) == 0
 
 
+REST = """
+[etsi014]
+address = "127.0.0.1"
+port = 1
+certificate = "node.pem"
+private_key = "node.key"
+ca = "ca.pem"
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (REST + "key_size = 100", r"\[etsi014\] key_size: 100 must be a multiple of 8"),
+        (REST + "key_size = 16384", r"\[etsi014\] key_size: 16384 must be within min_key_size and max_key_size"),
+        (REST + "max_key_per_request = 2000", r"\[etsi014\] max_key_per_request: 2000 must be within"),
+        (REST + "max_key_count = 5", r"\[etsi014\] max_key_count: must be max_key_per_request at the least"),
+        (REST + "max_SAE_ID_count = -1", r"\[etsi014\] max_SAE_ID_count: must be 0 or above"),
+        (REST + "ttl_seconds = 0", r"\[etsi014\] ttl_seconds: must be above 0"),
+        (REST + 'saes = { a = "b" }', r"\[etsi014\] saes: 'b' must be a URI"),
+        (REST + "colour = 1", r"\[etsi014\] has unknown members: colour"),
         (TLS.format(port=0), r"\[netconf.tls\] port: 0 must be within"),
         (TLS.format(port=1), r"\[netconf.tls\] names: must be there, or a user with a fingerprint"),
         (TLS.format(port=1) + 'names = "anything"', r"\[netconf.tls\] names: 'anything' must be one of san-any"),

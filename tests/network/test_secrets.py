@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from applications import pair
+from applications import pair, rest_client
 from ncclient import manager
 
 from qswitch.integration.emulation import Emulation
@@ -21,9 +21,17 @@ def _forms(key: bytes) -> list[bytes]:
 
 
 async def test_no_key_byte_is_anywhere(madrid: Emulation) -> None:
-    async with pair(madrid, "quintin-2", "quijano-2") as (a, b, ksid), madrid.api() as api:
+    async with (
+        pair(madrid, "quintin-2", "quijano-2") as (a, b, ksid),
+        rest_client(madrid, "quintin-2") as master,
+        rest_client(madrid, "quijano-2") as slave,
+        madrid.api() as api,
+    ):
         keys = [bytes((await a.get_key(ksid, index)).key) for index in range(8)]
         assert keys == [(await b.get_key(ksid, index)).key for index in range(8)]
+        taken = await master.enc_keys("quijano-2", 8, 256, ["quintin-1"])
+        assert await slave.dec_keys("quintin-2", list(taken)[:4]) == dict(list(taken.items())[:4])
+        keys += map(bytes, taken.values())
         texts = [(await api.get(f"/v1/{part}")).content for part in ("nodes", "links", "apps", "topology", "events")]
         texts += [_netconf(madrid, node) for node in ("Quintin", "Quijote", "Quijano")]
     files = _files(madrid)

@@ -61,6 +61,9 @@ class Journal:
     def key(self, _ksid: KeyStreamId, key_id: str, ours: bool, stored: StoredKey) -> None:
         self._put(("key", key_id), [ours, bytes(stored.key.view()), stored.made, stored.hops, stored.since])
 
+    def key_since(self, _ksid: KeyStreamId, key_id: str, since: float) -> None:
+        self.notes.append(lambda: self.disk.rows["key", key_id].__setitem__(4, since))
+
     def key_gone(self, _ksid: KeyStreamId, key_id: str) -> None:
         self.notes.append(lambda: self.disk.rows.pop(("key", key_id), None))
 

@@ -37,26 +37,36 @@ class Process:
         lines = path.read_text(encoding="ascii").splitlines(keepends=True) if path.exists() else []
         return [(int(line.split()[0]), line.split()[1]) for line in lines if line.endswith("\n")]
 
+    def ids(self) -> dict[str, dict[str, str]]:
+        """Digests of keys by their ids: taken as master, fetched as slave."""
+        found: dict[str, dict[str, str]] = {"enc": {}, "dec": {}}
+        for line in (self.folder / "ids").read_text(encoding="ascii").splitlines(keepends=True):
+            if line.endswith("\n") and len(parts := line.split()) == 3:
+                assert parts[1] not in found[parts[0]], "a key was delivered twice"
+                found[parts[0]][parts[1]] = parts[2]
+        return found
 
-def plans(folder: Path, port: Callable[[], int]) -> list[Process]:
+
+def plans(folder: Path, port: Callable[[], int], ids: bool) -> list[Process]:
     authority, ports, found = Authority("kills"), {name: port() for name in "ab"}, []
     for name, peer in ("ab", "ba"):
         own = folder / name
         own.mkdir()
         authority.issue(own, "lkms", name, (f"urn:uuid:{node_id(name)}",), local=False)
         authority.write(own / "ca.pem")
-        plan = {"name": name, "peer": peer, "folder": str(own), "link": link_id(1)}
+        plan = {"name": name, "peer": peer, "folder": str(own), "link": link_id(1), "ids": ids}
         (own / "plan.json").write_text(json.dumps({**plan, "port": ports[name], "peer_port": ports[peer]}), encoding="utf-8")
         found.append(Process(own / "plan.json", own))
     return found
 
 
+@pytest.mark.parametrize("ids", [False, True], ids=["stream", "stream and keys with ids"])
 @pytest.mark.parametrize("kills", [10, pytest.param(300, marks=pytest.mark.soak)])
 @pytest.mark.timeout(1200)
 async def test_killed_processes_go_on_with_the_same(
-    tmp_path: Path, unused_tcp_port_factory: Callable[[], int], kills: int
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int], kills: int, ids: bool
 ) -> None:
-    both, luck = plans(tmp_path, unused_tcp_port_factory), random.Random(kills)
+    both, luck = plans(tmp_path, unused_tcp_port_factory, ids), random.Random(kills)
     try:
         for one in both:
             await one.start()
@@ -73,6 +83,8 @@ async def test_killed_processes_go_on_with_the_same(
         for one in both:
             if one.process is not None and one.process.returncode is None:
                 await one.kill()
+    if ids:
+        check_ids(*(one.ids() for one in both), kills)
     check_read(*(one.read() for one in both))
     check_ledgers(*(one.folder / "keys.sqlite" for one in both))
     assert all("alarm" not in one.errors.read_text(encoding="utf-8") for one in both)
@@ -96,6 +108,16 @@ def check_read(one: list[tuple[int, str]], other: list[tuple[int, str]]) -> None
     assert all(here == there for here, there in common)
     keys = {**dict(one), **there}
     assert len(set(keys.values())) == len(keys)
+
+
+def check_ids(one: dict[str, dict[str, str]], other: dict[str, dict[str, str]], kills: int) -> None:
+    """What was fetched is what was taken; nearly all was fetched, but for what was on its way to the file at a kill."""
+    for master, slave in ((one["enc"], other["dec"]), (other["enc"], one["dec"])):
+        assert len(slave) > 50
+        assert all(master[key_id] == digest for key_id, digest in slave.items())
+        assert len(master) - len(slave) < 100 + 10 * kills
+    digests = [*one["enc"].values(), *other["enc"].values()]
+    assert len(set(digests)) == len(digests)
 
 
 def check_ledgers(*paths: Path) -> None:
