@@ -48,6 +48,7 @@ NAMESPACE = uuid.UUID("d3f0b3de-52b4-5c1e-8f0f-014014014014")
 LOCAL = "local/"
 """Begins the id of a pair that lives at one node; no other node and no controller ever sees it."""
 REGISTER_SECONDS = 3.0  # a pair that is wanted, and was not admitted, is registered again that often at most
+MAX_LOCAL, MAX_WAITING = 1024, 1024  # pairs of this node, pairs that are not admitted yet
 IDLE_SECONDS = 600.0  # a pair that was not used for so long shows as DISCONNECTED
 PERIOD_SECONDS = 10  # of app_statistics
 
@@ -189,9 +190,20 @@ class AssociationTable:
 
     async def _make_local(self, ksid: KeyStreamId) -> KeyStreamId:
         if ksid not in self._local:
+            if len(self._local) >= MAX_LOCAL:
+                await self._forget_local()
             await self._keys.configure_delivery(self._with_limits(ksid, self._node))
             self._local.add(ksid)
         return ksid
+
+    async def _forget_local(self) -> None:
+        """Makes room. Raises NoConnection when every pair has keys that wait."""
+        idle = [ksid for ksid in self._local if not self._keys.held_keys(ksid)]
+        if not idle:
+            raise NoConnection(f"another pair at this node: {MAX_LOCAL} have keys that nobody has fetched")
+        for ksid in idle:
+            self._local.discard(ksid)
+            await self._keys.remove_delivery(ksid)
 
     # Who is who --------------------------------------------------------------------------------------------------------
 
@@ -323,6 +335,8 @@ class AssociationTable:
                 raise InvalidValue(
                     "SAE ID", name, "no URI is known for it at this node; ask by the URI, as in qkd://QKDN_ID/NAME"
                 )
+        if ksid not in self._pairs and sum(one.entry is None for one in self._pairs.values()) >= MAX_WAITING:
+            raise NoConnection(f"another pair: {MAX_WAITING} wait for the controller")
         pair = self._pairs.setdefault(ksid, _Pair(ksid))
         self._use(ksid)
         pair.calls += 1

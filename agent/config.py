@@ -213,7 +213,7 @@ class _Table:
 
 RECOVERY_USER = "root"  # sysrepo applies no NETCONF access control to a session of this name
 ROLES = ("controller", "operator", "monitor")
-MAX_KEY_BITS, MAX_KEYS = 65_536, 1024  # of one key, in one request of 014
+MAX_KEY_BITS, MAX_KEYS, MAX_REQUEST_BITS = 65_536, 1024, 1 << 22  # of one key, and in one request of 014
 MAP_TYPES = ("san-any", "san-rfc822-name", "san-dns-name", "san-ip-address", "common-name")
 
 
@@ -390,6 +390,10 @@ def _limits(table: _Table) -> Limits:
         raise table.wrong("key_size", f"{limits.key_size} must be within min_key_size and max_key_size")
     if not 1 <= limits.number <= MAX_KEYS:
         raise table.wrong("max_key_per_request", f"{limits.number} must be within 1..{MAX_KEYS}")
+    if limits.number * limits.max_key_size > MAX_REQUEST_BITS:
+        raise table.wrong(
+            "max_key_per_request", f"{limits.number} keys of max_key_size are more than {MAX_REQUEST_BITS} bits"
+        )
     if limits.stored < limits.number or limits.slaves < 0:
         key = "max_SAE_ID_count" if limits.slaves < 0 else "max_key_count"
         raise table.wrong(key, "must be 0 or above" if limits.slaves < 0 else "must be max_key_per_request at the least")

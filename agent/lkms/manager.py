@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import batched
 from typing import Protocol
 
 from qswitch.protocol.lkms import (
@@ -60,6 +61,7 @@ __all__ = ["Chunk", "DeliveryConfig", "KeyManager", "Observer", "StreamConfig"]
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+SHARED_OCTETS = 16 * 1024  # at once, of keys that go to another node too: a pad is taken whole, and links may have little
 FOLD_TICKS = 10  # the store's log is folded that often while anything is written
 MEET_SECONDS = 1.0  # attach waits so long for the ends to agree on the chunk size
 
@@ -483,13 +485,14 @@ class KeyManager:
         Like `take_keys`. Raises NoConnection too, when it cannot be known whether they arrived.
         """
         have = self._delivery(ksid)
-        octets = {len(key) for key in keys.values()}
+        octets = max(len(key) for key in keys.values())
         if have.config.remote == self._node:
             now = time.time()
-            self._hold(have, {key_id: StoredKey(key.take(0, len(key)), now, 0, now) for key_id, key in keys.items()})
+            self._hold(have, {key_id: StoredKey(key.take(0, octets), now, 0, now) for key_id, key in keys.items()})
             await self._store.commit()
-        else:
-            for key in (await self._ordered(have, have.order(len(keys), octets.pop(), keys))).values():
+            return
+        for some in batched(keys.items(), max(1, SHARED_OCTETS // octets), strict=False):
+            for key in (await self._ordered(have, have.order(len(some), octets, dict(some)))).values():
                 key.wipe()
 
     async def _make_keys(self, have: Delivery, number: int, octets: int) -> dict[str, Key]:

@@ -248,7 +248,8 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         verb = self._parser.get_method().decode()
-        self._incoming = _Request(verb, self._url, self._parser.should_keep_alive())
+        # A reply to HEAD has no body; ours has, and the connection ends with it.
+        self._incoming = _Request(verb, self._url, self._parser.should_keep_alive() and verb != "HEAD")
         if self._expects and self._task is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 

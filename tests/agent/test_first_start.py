@@ -140,6 +140,7 @@ ca = "ca.pem"
         (REST + "key_size = 100", r"\[etsi014\] key_size: 100 must be a multiple of 8"),
         (REST + "key_size = 16384", r"\[etsi014\] key_size: 16384 must be within min_key_size and max_key_size"),
         (REST + "max_key_per_request = 2000", r"\[etsi014\] max_key_per_request: 2000 must be within"),
+        (REST + "max_key_per_request = 1000", r"max_key_per_request: 1000 keys of max_key_size are more than"),
         (REST + "max_key_count = 5", r"\[etsi014\] max_key_count: must be max_key_per_request at the least"),
         (REST + "max_SAE_ID_count = -1", r"\[etsi014\] max_SAE_ID_count: must be 0 or above"),
         (REST + "ttl_seconds = 0", r"\[etsi014\] ttl_seconds: must be above 0"),

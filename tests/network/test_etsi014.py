@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from applications import QOS, application, client, pair, rest_client
@@ -123,6 +124,35 @@ async def test_a_key_stream_of_the_same_two_is_another_application(triangle: Emu
         await gamma.close(str(opened.ksid))
         async with rest_client(triangle, "gamma-1") as slave:
             assert await slave.dec_keys("alpha-1", list(keys)) == keys
+
+
+async def _qkd_app(network: Emulation, name: str, *arguments: str) -> tuple[int | None, dict[str, Any]]:
+    command = (
+        "qkd-app",
+        arguments[0],
+        "--network",
+        str(network.directory),
+        "--as",
+        name,
+        "--output",
+        "json",
+        *arguments[1:],
+    )
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+    output, errors = await process.communicate()
+    return process.returncode, json.loads(output or errors)
+
+
+async def test_from_the_command_line(triangle: Emulation) -> None:
+    _, status = await _qkd_app(triangle, "alpha-1", "key-status", "gamma-1")
+    assert status["target_KME_ID"] == triangle.node("Gamma")["qkdn_id"]
+    done, taken = await _qkd_app(triangle, "alpha-1", "enc-keys", "gamma-1", "--number", "2", "--also", "beta-1", "--show")
+    assert done == 0 and [len(one["key"]) for one in taken["keys"]] == [64, 64]
+    ids = [one["key_id"] for one in taken["keys"]]
+    for name in ("gamma-1", "beta-1"):
+        assert await _qkd_app(triangle, name, "dec-keys", "alpha-1", *ids, "--show") == (0, taken)
+    failed, error = await _qkd_app(triangle, "gamma-1", "dec-keys", "alpha-1", *ids)
+    assert failed == 1 and (error["error"], error["http_status"]) == ("RestError", 400)
 
 
 async def test_the_client_checks_which_node_it_talks_to(triangle: Emulation) -> None:

@@ -209,6 +209,13 @@ async def test_one_key_for_applications_at_several_nodes(net: Net) -> None:
     async with asyncio.timeout(10):
         await a.keys.share_keys(OTHER, {key_id: Key(key) for key_id, key in keys.items()})
     assert await fetch(b, *keys) == keys == await fetch(c, *keys, ksid=OTHER)
+    many = await take(a, 40, 1024)
+    async with asyncio.timeout(10):
+        await a.keys.share_keys(OTHER, {key_id: Key(key) for key_id, key in many.items()})
+    assert await fetch(b, *many) == many == await fetch(c, *many, ksid=OTHER)
+    gone = await take(a, 2)
+    await a.keys.withdraw_keys(PAIR, list(gone))
+    await until(lambda: not any(b.keys.holds(PAIR, one) for one in gone))
     audit(net, link_id(1), link_id(2))
 
 

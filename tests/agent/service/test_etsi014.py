@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from key_managers import Net, audit, link_id, node_id, until
 
+from qswitch.agent import associations
 from qswitch.agent.associations import AssociationTable, is_pair, pair_id
 from qswitch.agent.config import Etsi014Config, TlsFiles
 from qswitch.agent.errors import ConfigurationError
@@ -254,6 +255,17 @@ async def test_an_application_with_itself_and_its_neighbour_needs_no_link(world:
     status = (await a("GET", build_path("a-1", Method.STATUS))).json
     assert status["target_KME_ID"] == node_id("a") and status["stored_key_count"] == 10_000
     assert not world.asked
+
+
+async def test_pairs_of_one_node_do_not_fill_its_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(associations, "MAX_LOCAL", 3)
+    a = await world.client("a-1")
+    for number in range(5):
+        assert (await a("GET", build_path(f"qkd://{node_id('a')}/{number}", Method.STATUS))).status == 200
+    for number in range(3):
+        await a.enc(f"qkd://{node_id('a')}/{number}")
+    full = await a("GET", build_path(f"qkd://{node_id('a')}/another", Method.ENC_KEYS))
+    assert full.status == 503 and "nobody has fetched" in full.json["message"]
 
 
 async def test_one_key_for_several_at_several_nodes(world: World) -> None:
