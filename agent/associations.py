@@ -40,6 +40,7 @@ from .model import (
     Notification,
     Qos,
 )
+from .stream_rules import Bucket
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,13 @@ class _Pair:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unsettled: bool = False
+    bucket: Bucket = field(default_factory=Bucket)
     period: tuple[datetime, int] | None = None
     statistics: deque[Consumption] = field(default_factory=lambda: deque(maxlen=PERIODS))
+
+    @property
+    def max_bandwidth_bps(self) -> int | None:
+        return self.entry.qos.max_bandwidth_bps if self.entry is not None else None
 
     @property
     def far(self) -> NodeId | None:
@@ -273,6 +279,7 @@ class AssociationTable:
     ) -> dict[str, Key]:
         """One link makes the keys; every further node is sent them under a pad of its own link."""
         pairs = [await self._admitted(caller, master, slave) for slave in slaves]
+        self._check_rates(pairs, 8 * number * octets)
         first, *others = sorted(pairs, key=lambda ksid: ksid.startswith(LOCAL))
         keys = await self._keys.take_keys(first, number, octets)
         try:
@@ -284,6 +291,20 @@ class AssociationTable:
             await asyncio.shield(self._withdraw(pairs, list(keys)))
             raise
         return keys
+
+    def _check_rates(self, ksids: Collection[KeyStreamId], bits: int) -> None:
+        """Raises InsufficientKey for a pair that asks faster than its entry's max_bandwidth; bursts of a second pass."""
+        now = asyncio.get_running_loop().time()
+        limited = [
+            (pair, rate)
+            for ksid in ksids
+            if (pair := self._pairs.get(ksid)) is not None and (rate := pair.max_bandwidth_bps)
+        ]
+        for pair, rate in limited:
+            if not pair.bucket.has(min(bits, rate), rate, now):
+                raise InsufficientKey(f"this pair just now: its max_bandwidth is {rate} bit/s")
+        for pair, _ in limited:
+            pair.bucket.take(bits)
 
     async def _withdraw(self, pairs: Collection[KeyStreamId], key_ids: Collection[str]) -> None:
         for ksid in pairs:

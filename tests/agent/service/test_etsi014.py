@@ -18,7 +18,7 @@ from qswitch.agent import associations
 from qswitch.agent.associations import AssociationTable, is_pair, pair_id
 from qswitch.agent.config import Etsi014Config, TlsFiles
 from qswitch.agent.errors import ConfigurationError
-from qswitch.agent.model import Admission, ApplicationConfig, ApplicationNew, ApplicationStatus, Endpoint, KeyStreamId
+from qswitch.agent.model import Admission, ApplicationConfig, ApplicationNew, ApplicationStatus, Endpoint, KeyStreamId, Qos
 from qswitch.agent.service import etsi014 as served
 from qswitch.agent.service.etsi014 import Etsi014Server
 from qswitch.agent.tasks import Tasks
@@ -316,6 +316,17 @@ async def test_a_pair_is_an_application_of_015(world: World) -> None:
     assert (await (await world.client("b-1")).dec("a-1", *keys)).status == 400, "erased with its pair"
     await a.enc("b-1")
     assert len(world.asked) == 2, "and admitted anew"
+
+
+async def test_who_asks_faster_than_admitted_is_refused(world: World) -> None:
+    a, ksid = await world.client("a-1"), pair_id(SAES["a-1"], SAES["b-1"])
+    assert await a.enc("b-1")
+    world.entries[ksid] = replace(world.entries[ksid], qos=Qos(max_bandwidth_bps=2560))
+    world.apply()
+    replies = [await a("GET", build_path("b-1", Method.ENC_KEYS)) for _ in range(20)]
+    served = sum(one.status == 200 for one in replies)
+    assert 10 <= served < 20 and "max_bandwidth" in next(one for one in replies if one.status == 503).json["message"]
+    assert await a.enc("b-2"), "another pair goes on"
 
 
 async def test_what_is_missing_is_said(impatient: World) -> None:
