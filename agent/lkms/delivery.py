@@ -212,9 +212,9 @@ class Delivery:
         self.orders.append(order)
         return order
 
-    def serve(self) -> None:
-        """Does for all orders, in the order they came, what can be done now; then fills the stock up."""
-        free, short = len(self.ready), False
+    def serve(self) -> bool:
+        """Does for all orders, in the order they came, what can be done now, then fills the stock up. Is any done?"""
+        free, short, waiting = len(self.ready), False, len(self.orders)
         for order in list(self.orders):
             usual = order.octets == self.config.usual_octets and order.wrapped is None
             from_stock = min(free, order.lacking - order.under_way) if usual else 0
@@ -229,6 +229,7 @@ class Delivery:
             short |= needed > 0
         if not short:
             self._fill()
+        return len(self.orders) < waiting
 
     def _complete(self, order: Order, from_stock: int) -> None:
         for key_id in list(self.ready)[:from_stock]:

@@ -142,8 +142,7 @@ class KeyManager:
             for block in blocks:
                 block.key.wipe()
         for keys in (*self._saved.held.values(), *self._saved.stocks.values()):
-            for stored in keys.values():
-                stored.key.wipe()
+            _wipe(keys)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -460,8 +459,7 @@ class KeyManager:
 
     def _forget_delivery(self, ksid: KeyStreamId) -> None:
         for keys in (self._saved.held.pop(ksid, {}), self._saved.stocks.pop(ksid, {})):
-            for stored in keys.values():
-                stored.key.wipe()
+            _wipe(keys)
         self._store.keys_gone(ksid)
 
     def saved_deliveries(self) -> frozenset[KeyStreamId]:
@@ -524,13 +522,13 @@ class KeyManager:
     async def _ordered(self, have: Delivery, order: Order) -> dict[str, Key]:
         ksid = have.config.ksid
         try:
+            if self._store.failing is None:
+                have.serve()
+                self._poke()
             while not order.done:
                 if self._store.failing is not None:
                     raise StorageFailed(self._store.failing)
-                have.serve()
-                self._poke()
-                if not order.done:
-                    await self._changed(ksid)
+                await self._changed(ksid)
                 if self._deliveries.get(ksid) is not have:
                     raise UnknownKeyStream(ksid)
                 if order.cancelled:
@@ -538,7 +536,10 @@ class KeyManager:
             if order.from_stock:
                 await self._store.commit()
         except BaseException:
-            have.cancel(order)
+            if self._deliveries.get(ksid) is have:
+                have.cancel(order)
+            else:  # erased meanwhile: nothing of it comes back
+                _wipe(order.keys)
             raise
         have.delivered(order)
         return {key_id: stored.key for key_id, stored in order.keys.items()}
@@ -581,7 +582,10 @@ class KeyManager:
         try:
             await self._store.commit()
         except BaseException:
-            have.give_back(released)
+            if self._deliveries.get(ksid) is have:
+                have.give_back(released)
+            else:
+                _wipe(released)
             raise
         return {key_id: stored.key for key_id, stored in released.items()}
 
@@ -755,6 +759,8 @@ class KeyManager:
                 delivery.on_taken(message)
             case KeyDrop():
                 delivery.on_drop(message)
+        if self._store.failing is None:
+            delivery.serve()
 
     def _meet_links(self, peer: NodeId, links: Collection[str]) -> None:
         """The other end could not take an allocation from these links: their ends are out of step."""
@@ -816,8 +822,8 @@ class KeyManager:
             for one in (*waiting[self._first :], *waiting[: self._first]):
                 if isinstance(one, Stream):
                     one.refill()
-                else:
-                    one.serve()
+                elif one.serve():
+                    self._wake(one.config.ksid)
             # A pad is small and always fits: without this, chunks of many octets would never come to their key.
             self._relays.reserved = {link: size for one in waiting if (size := one.short()) for link in one.config.links}
             self._relays.fill(self._now())
@@ -859,6 +865,11 @@ class KeyManager:
             if late := delivery.tick(time.time()):
                 log.info("keys erased that nobody fetched ksid=%s keys=%d", ksid, late)
         self._poke()
+
+
+def _wipe(keys: Mapping[str, StoredKey]) -> None:
+    for stored in keys.values():
+        stored.key.wipe()
 
 
 def _far_end(link: LinkConfig) -> NodeId | None:

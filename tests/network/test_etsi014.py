@@ -37,6 +37,9 @@ async def test_a_pair_shows_at_the_controller_like_any_application(triangle: Emu
     async with rest_client(triangle, "gamma-1") as gamma, triangle.api() as api:
         await gamma.enc_keys("beta-1", 3)
         apps = (await api.get("/v1/apps")).json()
+        nodes = (await api.get("/v1/nodes")).json()
+    told = {one["qkdn_id"]: one["etsi014_url"] for one in nodes}
+    assert told == {one["qkdn_id"]: one["etsi014"]["url"] for one in triangle.descriptor["nodes"]}
     uris = application(triangle, "gamma-1")["uri"], application(triangle, "beta-1")["uri"]
     assert [one for one in apps if uris[0] in json.dumps(one) and uris[1] in json.dumps(one)], apps
 

@@ -13,6 +13,7 @@ from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import DeliveryConfig, StreamConfig
 from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import KeyStreamId, LinkId
+from qswitch.protocol.lkms import KeyAck, KeyAlloc, KeyDrop, KeyHello, KeySync, KeyTaken, Segment
 
 PAIR = KeyStreamId("77777777-0000-4000-8000-000000000001")
 OTHER = KeyStreamId("77777777-0000-4000-8000-000000000002")
@@ -216,6 +217,37 @@ async def test_one_key_for_applications_at_several_nodes(net: Net) -> None:
     gone = await take(a, 2)
     await a.keys.withdraw_keys(PAIR, list(gone))
     await until(lambda: not any(b.keys.holds(PAIR, one) for one in gone))
+    audit(net, link_id(1), link_id(2))
+
+
+async def test_a_third_node_has_no_say_in_the_keys_of_two_others(net: Net) -> None:
+    """It has a valid certificate, and a session with either; it knows the pair's id and the keys'."""
+    await line(net, "abc", 20)
+    a, b, c = net.nodes.values()
+    await associate(net, "a", "b", link_id(1))
+    keys = await take(a, 3)
+    one = next(iter(keys))
+    segments = [Segment(link_id(2), 0, 0, 32)]
+    forged = [
+        KeyDrop(PAIR, list(keys)),
+        KeyTaken(PAIR, list(keys)),
+        KeySync(PAIR, 1 << 60, []),
+        KeyHello(PAIR),
+        KeyAlloc(PAIR, 1, 32, [one], segments, False),
+        KeyAlloc(PAIR, 1, 32, ["00000000-0000-4000-8000-00000000abcd"], segments, False),
+        KeyAck(PAIR, 1 << 60, 1 << 60),
+    ]
+    await until(lambda: c.keys._peers.session(b.id) is not None)
+    for message in forged:
+        c.keys._send(b.id, message)
+    await c.configure_delivery(DeliveryConfig(OTHER, b.id, (link_id(2),)))
+    await b.configure_delivery(DeliveryConfig(OTHER, c.id, (link_id(2),)))
+    theirs = await take(c, ksid=OTHER)  # what was sent before has arrived
+    assert await fetch(b, *keys) == keys
+    assert await fetch(b, *theirs, ksid=OTHER) == theirs
+    assert not b.keys.held_anywhere("00000000-0000-4000-8000-00000000abcd")
+    more = await take(a, 3)
+    assert await fetch(b, *more) == more
     audit(net, link_id(1), link_id(2))
 
 
