@@ -118,6 +118,7 @@ class Delivery:
     pools: Mapping[LinkId, Pool]
     new_id: Callable[[], str]
     clock: Callable[[], float]  # seconds of the wall clock
+    spare: Callable[[], int]  # how many more keys the whole node holds
     held: dict[str, StoredKey] = field(default_factory=dict)  # for the application of this end to fetch
     doubtful: dict[str, StoredKey] = field(default_factory=dict)  # put by, the other end may not have them
     ready: dict[str, StoredKey] = field(default_factory=dict)  # put by, the other end has them
@@ -370,7 +371,7 @@ class Delivery:
             key_id in self.held or key_id in self.ready or key_id in self.doubtful for key_id in ids
         ):
             raise PeerViolation(remote, f"allocates a key of {self.config.ksid} twice")
-        if len(self.held) + len(ids) > self.config.limit:
+        if len(ids) > self.free():
             raise Refused("no room")
         if sum(segment.length for segment in message.segments) != octets + (TAG_KEY if message.tag else 0):
             raise PeerViolation(remote, f"allocates other than whole keys to {self.config.ksid}")
@@ -391,8 +392,12 @@ class Delivery:
                 raise PeerViolation(self.config.remote, f"sent a key of {self.config.ksid} that is not authentic") from error
 
     def _tell_room(self) -> int:
-        self.told_room = max(0, self.config.limit - len(self.held))
+        self.told_room = self.free()
         return self.told_room
+
+    def free(self) -> int:
+        """How many more keys are taken for the application of this end."""
+        return max(0, min(self.config.limit - len(self.held), self.spare()))
 
     def on_taken(self, message: KeyTaken) -> None:
         now = self.clock()
@@ -443,6 +448,8 @@ class Delivery:
         ttl = self.config.ttl_seconds
         late = [key_id for key_id, one in self.held.items() if one.since is not None and now - one.since > ttl]
         self._erase(late)
+        if self.free() > self.told_room:  # other pairs of this node have made room
+            self._say_room()
         return len(late)
 
     def _erase(self, ids: list[str]) -> None:

@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 SHARED_OCTETS = 16 * 1024  # at once, of keys that go to another node too: a pad is taken whole, and links may have little
+MAX_HELD = 200_000  # keys for applications to fetch, of all pairs; 500 octets of memory and 160 of disk each
 FOLD_TICKS = 10  # the store's log is folded that often while anything is written
 MEET_SECONDS = 1.0  # attach waits so long for the ends to agree on the chunk size
 
@@ -442,6 +443,7 @@ class KeyManager:
             pools=self._pools,
             new_id=lambda: str(uuid.uuid4()),
             clock=time.time,
+            spare=lambda: MAX_HELD - sum(len(one.held) for one in self._deliveries.values()),
             held=self._saved.held.pop(config.ksid, {}),
             doubtful=self._saved.stocks.pop(config.ksid, {}),
         )
@@ -506,7 +508,7 @@ class KeyManager:
         return made
 
     def _hold(self, have: Delivery, keys: Mapping[str, StoredKey]) -> None:
-        if len(have.held) + len(keys) > have.config.limit:
+        if len(keys) > have.free():
             raise InsufficientKey(f"more keys: {len(have.held)} were not fetched yet")
         for key_id, stored in keys.items():
             have.held[key_id] = stored
@@ -595,7 +597,7 @@ class KeyManager:
         if have is None:
             return 0
         if have.config.remote == self._node:
-            return max(0, have.config.limit - len(have.held))
+            return have.free()
         pools = [pool for link in have.config.links if (pool := self._pools.get(link)) is not None]
         ready = len(have.ready) if octets == have.config.usual_octets else 0
         return ready + min(have.room, sum(pool.usable // octets for pool in pools if pool.remote == have.config.remote))

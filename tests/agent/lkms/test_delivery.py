@@ -114,6 +114,7 @@ class End:
             pools={LINK: self.pool},
             new_id=lambda: next(self.ids),
             clock=lambda: self.now,
+            spare=lambda: 1000,
             held=held,
             doubtful=stock,
         )

@@ -9,6 +9,7 @@ import pytest
 from key_managers import Net, Node, audit, link_id, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, StorageFailed, UnknownKeyStream
+from qswitch.agent.lkms import manager
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import DeliveryConfig, StreamConfig
 from qswitch.agent.lkms.store import ledger
@@ -249,6 +250,25 @@ async def test_a_third_node_has_no_say_in_the_keys_of_two_others(net: Net) -> No
     more = await take(a, 3)
     assert await fetch(b, *more) == more
     audit(net, link_id(1), link_id(2))
+
+
+async def test_a_node_holds_so_many_keys_of_all_pairs(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "MAX_HELD", 60)
+    await line(net, "ab", 20)
+    a, b = net.nodes.values()
+    await associate(net, "a", "b", link_id(1))
+    await associate(net, "a", "b", link_id(1), ksid=OTHER)
+    first = await take(a, 30, 16)
+    second = await take(a, 25, 16, OTHER)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await a.keys.take_keys(OTHER, 10, 16)
+    assert sum(b.keys.holds(PAIR, one) for one in first) + sum(b.keys.holds(OTHER, one) for one in second) == 55
+    assert await fetch(b, *first) == first
+    third = await take(a, 10, 16, OTHER)
+    assert await fetch(b, *second, *third, ksid=OTHER) == second | third
+    assert not b.seen.alarms
+    audit(net, link_id(1))
 
 
 async def test_unknown_associations(net: Net) -> None:
