@@ -147,10 +147,12 @@ class ConfirmedCommit:
         """Back to what was; False when running cannot be had now."""
         try:
             self._restore()
-        except libyang.LibyangError as error:
-            broken = self._file.rename(self._file.with_suffix(".broken"))
+        except (libyang.LibyangError, FileNotFoundError) as error:
+            broken = self._file.with_suffix(".broken")
             log.critical("a commit cannot be undone, its record cannot be read file=%s problem=%s", broken, error)
-        except (sysrepo.SysrepoError, TimeoutError) as error:
+            if self._file.exists():
+                self._file.rename(broken)
+        except (sysrepo.SysrepoError, OSError) as error:
             log.warning("a commit cannot be undone yet problem=%s", error)
             return False
         self._end(event, session)

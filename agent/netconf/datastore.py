@@ -323,11 +323,12 @@ class UserSession:
 
     @contextlib.contextmanager
     def _as(self, user: Any) -> Iterator[None]:
-        lib.sr_nacm_set_user(self.session.cdata, user)
-        try:
-            yield
-        finally:
-            lib.sr_nacm_set_user(self.session.cdata, self._user)
+        with self._mutex:
+            lib.sr_nacm_set_user(self.session.cdata, user)
+            try:
+                yield
+            finally:
+                lib.sr_nacm_set_user(self.session.cdata, self._user)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

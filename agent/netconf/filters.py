@@ -29,6 +29,7 @@ _MOST_ELEMENTS = 10_000  # of any subtree filter
 _FILTER = ("bad-element", "filter")
 
 evaluators = Evaluators()
+subscribers = Evaluators()  # their own: who is busy with operations must end nobody's subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,17 @@ class Filter:
         """
         if self.exact or self._names is None or not data:
             return data
-        return _keep(data, self._select(data), self._names, depth or inf)
+        return _keep(data, self._select(data, evaluators), self._names, depth or inf)
 
     def matches(self, event: bytes) -> bool:
         """Whether anything is selected in a notification (RFC 5277 clause 2.1.1). Blocks; raises RpcFailed."""
         if self.xpath is None or self._query is None:
             return self.xpath is not None
-        return bool(self._select(event))
+        return bool(self._select(event, subscribers))
 
-    def _select(self, data: bytes) -> list[int]:
+    def _select(self, data: bytes, where: Evaluators) -> list[int]:
         assert self._query is not None
-        return evaluators.select(self._query, data) if self.costly else selection.select(self._query, data)
+        return where.select(self._query, data) if self.costly else selection.select(self._query, data)
 
 
 def parse(element: etree._Element, names: Names) -> Filter:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from weakref import WeakValueDictionary
 
 from ..config import RECOVERY_USER
 from .announcements import Announcements
 from .confirmed import ConfirmedCommit
 from .datastore import Datastore
-from .filters import Filter, evaluators
+from .filters import Filter, evaluators, subscribers
 from .monitoring import Monitoring
 from .session import COUNTED, Session, Stream
 from .streams import Streams
@@ -60,6 +61,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._stops: list[Callable[[], None]] = []  # of what has been started, in order
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
@@ -82,13 +84,18 @@ class Server:
             await asyncio.wait(self._tasks, timeout=10)
         for stop in reversed(self._stops):
             await self.call(stop)
-        evaluators.stop()
+        for one in evaluators, subscribers:
+            one.stop()
         for pool in self._pool, self._releasing, *self._filtering.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def call[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking function in a thread."""
         return await self._loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    def turn(self, user: str) -> asyncio.Semaphore:
+        """What a user's operations hold while they run: nobody has more than half of the threads."""
+        return self._turns.setdefault(user, asyncio.Semaphore(_THREADS // 2))
 
     async def release[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for the end of a session, which never waits for operations of others."""

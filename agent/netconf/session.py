@@ -75,6 +75,7 @@ class Session:
         self.subscription: Subscription | None = None
         self._server = server
         self._stream = stream
+        self._turn = server.turn(self.user)
         self._framing = Framing(server.max_message)
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -192,7 +193,10 @@ class Session:
             self._reading = None
 
     async def _handle(self, user: UserSession, message: bytes) -> None:
-        reply, then = await self._server.call(self._answer, user, message)
+        async with self._turn:
+            if self._cut_off is not None:
+                raise self._cut_off
+            reply, then = await self._server.call(self._answer, user, message)
         if reply:
             self._send(reply)
         if then is not None:
@@ -270,14 +274,19 @@ class Session:
     async def _release(self) -> None:
         """Ends subscription and datastore session; locks go with it."""
         user, self.datastores = self.datastores, None
-        if user is not None:
-            await self._server.release(self._stop, user)
+        try:
+            if user is not None:
+                await self._server.release(self._stop, user)
+        except Exception:
+            log.exception("session not released cleanly session=%d", self.id)
         await self._server.forget(self)
 
     def _stop(self, user: UserSession) -> None:
-        if self.subscription is not None:
-            self.subscription.stop()
-        user.stop()
+        try:
+            if self.subscription is not None:
+                self.subscription.stop()
+        finally:
+            user.stop()
 
 
 async def _finish(writer: asyncio.Task[None], seconds: float) -> None:

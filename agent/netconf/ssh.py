@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 import asyncssh
 
@@ -21,7 +21,8 @@ _CLOSE_SECONDS = 5.0
 _ALGORITHMS = {"key-exchange": "kex_algs", "encryption": "encryption_algs", "mac": "mac_algs"}
 _DEFAULTS = {"kex_algs": "-*sha1", "mac_algs": "-*sha1*", "signature_algs": "-ssh-rsa,ssh-dss"}
 _MAX_REFUSED = 20  # user names and keys; agents hold several keys
-_MAX_CHANNELS = 1000
+_MAX_CHANNELS = 32  # that nobody has asked a session on
+_WINDOW = 1 << 18  # octets that each channel may make us hold
 _NO_DATA = (asyncssh.BreakReceived, asyncssh.SignalReceived, asyncssh.TerminalSizeChanged)
 
 
@@ -160,12 +161,15 @@ class Login(asyncssh.SSHServer):
             log.warning("user is no longer admitted endpoint=%s user=%r host=%s", self._access.endpoint, self._user, host)
             self._ssh.disconnect(asyncssh.DISC_BY_APPLICATION, "the user is no longer admitted")
 
-    def session_requested(self) -> asyncssh.SSHServerSessionFactory:
+    def session_requested(self) -> Any:
         self._channels += 1
         refusal = "too many channels" if self._channels > _MAX_CHANNELS else self._refusal()
-        if refusal is not None:
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, refusal)
-        return self._serve
+        if refusal is not None or self._ssh is None:
+            self._channels -= 1
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, refusal or "too late")
+        channel = self._ssh.create_server_channel(None, "strict", _WINDOW)
+        channel._env = _NoEnvironment()
+        return channel, self._serve
 
     def _refusal(self) -> str | None:
         refusal = self._access.server.refusal(self._user)
@@ -194,6 +198,12 @@ class Login(asyncssh.SSHServer):
             self._sessions -= 1
             if not self._sessions and self._ssh is not None:
                 self._ssh.close()
+
+
+class _NoEnvironment(dict[bytes, bytes]):
+    """What a client would set is of no use here, and would be kept without limit."""
+
+    def __setitem__(self, _name: bytes, _value: bytes) -> None: ...
 
 
 class SshStream:

@@ -49,6 +49,8 @@ _NANO = 1_000_000_000
 # Each takes a thread of sysrepo, whose locks have room for some dozens of them.
 _MOST_REPLAYING, _REPLAY_WAIT_SECONDS = 8, 5.0
 _replaying = threading.BoundedSemaphore(_MOST_REPLAYING)
+_asking = threading.BoundedSemaphore(2 * _MOST_REPLAYING)  # who waits holds a thread of the operations
+_AT_ONCE = 20  # events, before others have their turn
 _LONGEST_WAIT_SECONDS = 3600.0  # the clock may be set meanwhile
 # Where a filter starts, if every one of its paths starts with a module.
 _PATH_STARTS = re.compile(r"(?:^|\|)\s*/([\w.-]+):")
@@ -190,12 +192,15 @@ class Subscription:
         return [event for event in events if self._stop is None or event.time < self._stop]
 
     async def _send(self, events: list[Event], at_its_pace: bool = False) -> None:
-        if self._wanted is not None and events:
-            events = await self._server.evaluate(_matching, self._wanted, events)
-        for event in events:
-            if at_its_pace:
-                await self._session.room()
-            self._session.notify(rfc3339(event.time), event.text)
+        for first in range(0, len(events), _AT_ONCE):
+            some = events[first : first + _AT_ONCE]
+            if self._wanted is not None:
+                some = await self._server.evaluate(_matching, self._wanted, some)
+            for event in some:
+                if at_its_pace:
+                    await self._session.room()
+                self._session.notify(rfc3339(event.time), event.text)
+            await asyncio.sleep(0)
 
     def _tell(self, text: bytes) -> None:
         self._session.notify(rfc3339(time.time_ns()), text)
@@ -269,7 +274,7 @@ class _Source:
         self._take, self._lost = take, lost
         self._mutex = threading.Lock()
         self._replays = start is not None
-        if self._replays and not _replaying.acquire(timeout=_REPLAY_WAIT_SECONDS):
+        if self._replays and not _may_replay():
             raise errors.refused("resource-denied", "too many replays at once")
         # Of its own: the session of a client's operations is not always its user's while they look at rules.
         self._user: UserSession | None = datastore.open(user, 0)
@@ -317,6 +322,15 @@ def _modules(schema: Schema, wanted: Filter | None) -> frozenset[str]:
     starts = _PATH_STARTS.findall(xpath)
     all_named = len(starts) == xpath.count("|") + 1
     return (modules & frozenset(starts) if all_named else frozenset()) or modules
+
+
+def _may_replay() -> bool:
+    if not _asking.acquire(blocking=False):
+        return False
+    try:
+        return _replaying.acquire(timeout=_REPLAY_WAIT_SECONDS)
+    finally:
+        _asking.release()
 
 
 def _matching(wanted: Filter, events: list[Event]) -> list[Event]:
