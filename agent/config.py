@@ -95,12 +95,42 @@ class FrontConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """A master key that systemd hands over: a file of this name in $CREDENTIALS_DIRECTORY."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A master key in an environment variable."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the variable NAME held, and NAME_NEXT, before they were removed from the environment; empty: nothing."""
+
+    name: str
+    value: bytes = field(repr=False)
+    following: bytes = field(repr=False)
+
+
+MasterKeySource = Path | Credential | Variable | Held
+"""32 octets. A file is created when absent and must be readable by its owner only."""
+
+
+@dataclass(frozen=True, slots=True)
 class LkmsConfig:
+    """A link's store takes blocks up to its high mark, `capacity_blocks`, then none until below `refill_percent` of it."""
+
     listen: Endpoint
     tls: TlsFiles
     store: Path
-    master_key: Path  # 32 bytes; created when absent, readable by its owner only
+    master_key: MasterKeySource
     capacity_blocks: int = 1000
+    refill_percent: int = 80
     doubt_seconds: float = 10.0  # a block held by one end only is burnt after this
     ledger: bool = False  # keep a record (no key) of every use, for audits
     peers: dict[NodeId, Endpoint] = field(default_factory=dict)
@@ -203,6 +233,12 @@ class _Table:
             raise self.wrong(key, f"'{value}' must be one of {', '.join(values)}")
         return value
 
+    def within(self, key: str, least: int, most: int, default: int) -> int:
+        value = self.get(key, int, default)
+        if not least <= value <= most:
+            raise self.wrong(key, f"{value} must be within {least}..{most}")
+        return value
+
     def wrong(self, key: str, rule: str) -> ConfigurationError:
         return ConfigurationError(str(self.file), f"[{self.name}] {key}: {rule}")
 
@@ -211,6 +247,7 @@ class _Table:
             raise ConfigurationError(str(self.file), f"[{self.name}] has unknown members: {', '.join(unknown)}")
 
 
+MAX_CAPACITY_BLOCKS = 1_000_000  # a meeting of the two ends lists them
 RECOVERY_USER = "root"  # sysrepo applies no NETCONF access control to a session of this name
 ROLES = ("controller", "operator", "monitor")
 MAX_KEY_BITS, MAX_KEYS, MAX_REQUEST_BITS = 65_536, 1024, 1 << 22  # of one key, and in one request of 014
@@ -334,14 +371,29 @@ def _lkms(table: _Table) -> LkmsConfig:
         listen=table.endpoint(),
         tls=table.tls(),
         store=table.path("store", "keys.sqlite"),
-        master_key=table.path("master_key", "master.key"),
-        capacity_blocks=table.get("capacity_blocks", int, 1000),
+        master_key=_master_key(table),
+        capacity_blocks=table.within("capacity_blocks", 1, MAX_CAPACITY_BLOCKS, 1000),
+        refill_percent=table.within("refill_percent", 1, 100, 80),
         doubt_seconds=table.get("doubt_seconds", float, 10.0),
         ledger=table.get("ledger", bool, False),
         peers=peers,
     )
     table.done()
     return config
+
+
+def _master_key(table: _Table) -> MasterKeySource:
+    """A file, `credential:NAME` or `env:NAME`; a file of such a name is written ./credential:NAME."""
+    kind, colon, name = table.get("master_key", str, "master.key").partition(":")
+    if not colon or kind not in ("credential", "env"):
+        return table.path("master_key", "master.key")
+    if kind == "credential":
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise table.wrong("master_key", f"'{name}' cannot be the name of a credential: letters, digits, _ . -")
+        return Credential(name)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise table.wrong("master_key", f"'{name}' cannot be the name of a variable: letters, digits, _")
+    return Variable(name)
 
 
 def _service(table: _Table) -> ServiceConfig:

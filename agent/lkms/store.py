@@ -5,8 +5,8 @@ transaction by one thread, which many requests share. `after` runs a callback on
 disk, in order: nothing leaves the process but by way of it. While the disk fails, nothing is released; the same notes
 are tried again, so that memory and disk never disagree about more than what has not left.
 
-Sealing: AES-256-GCM under a key derived (HKDF) from the master key and a salt of each opening, so that a counter is a
-nonce that never repeats. Overwriting: SQLite's secure_delete zeroes deleted content in the database file, the log is
+Sealing and the master key: seal.py; every table that holds key stands in `SEALED`, which is all that rotation, `verify` and
+`purge` need to know of it. Overwriting: SQLite's secure_delete zeroes deleted content in the database file, the log is
 truncated every few seconds and at the end; what a flash medium or a copying file system keeps of old blocks, it keeps
 sealed only. A store that is put back from a copy is noticed when the ends meet.
 """
@@ -16,6 +16,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -23,25 +24,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from qswitch.protocol.lkms import Segment
 
+from ..config import MasterKeySource
 from ..errors import StorageFailed
 from ..model import KeyStreamId, LinkId
 from .delivery import StoredKey
 from .keys import Key
 from .pool import Block, Totals
 from .relay import LinkTotals
+from .seal import Seal, Sealed, change_master, find, follow, make, opened, read, successor
 from .streams import Attachment, Progress, StoredChunk
 
 log = logging.getLogger(__name__)
 
-MASTER_KEY_OCTETS = 32
-SALT_OCTETS = 32
 LINGER_SECONDS = 0.02
 """Notes that nobody waits for are gathered so long: at many blocks a second, fewer commits."""
 RETRY_SECONDS = 1.0
@@ -65,7 +61,12 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS relays (link TEXT PRIMARY KEY, relayed INTEGER, pads INTEGER, failures INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (
     id INTEGER PRIMARY KEY, link TEXT, block INTEGER, first INTEGER, length INTEGER, kind TEXT, consumer TEXT);
+CREATE TABLE IF NOT EXISTS master (id INTEGER PRIMARY KEY CHECK (id = 1), fingerprint TEXT, since REAL);
 """
+SEALED = (
+    Sealed("blocks", "block", ("link", "number", "cursor", "size")),
+    Sealed("chunks", "chunk", ("ksid", "incarnation", "number")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,61 +101,49 @@ class Contents:
     stocks: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
 
 
-def read_master_key(path: Path) -> bytes:
-    """Reads the master key; makes one, for its owner's eyes only, where there is none. Raises StorageFailed."""
+def take_lock(path: Path) -> int:
+    """Keeps others from writing to the store for as long as the descriptor is open. Raises StorageFailed.
+
+    Two agents on one store would each use the same key.
+    """
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        if not path.exists():
-            _make_master_key(path)
-        material = path.read_bytes()
-        if path.stat().st_mode & 0o077:
-            raise StorageFailed(f"{path} can be read by others than its owner; chmod 600 it")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise StorageFailed(f"{path}: {error.strerror}") from error
-    if len(material) != MASTER_KEY_OCTETS:
-        raise StorageFailed(f"{path} holds {len(material)} octets; a master key has {MASTER_KEY_OCTETS}")
-    return material
+        os.close(lock)
+        raise StorageFailed(f"{path} is in use by another process") from error
+    return lock
 
 
-def _make_master_key(path: Path) -> None:
-    """Written aside and renamed: a crash in between must not leave half a key."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(os.urandom(MASTER_KEY_OCTETS))
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
+def connect(path: Path) -> sqlite3.Connection:
+    """For who holds the lock. Raises OSError, sqlite3.Error."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    for name, value in (("journal_mode", "WAL"), ("synchronous", "FULL"), ("secure_delete", "ON")):
+        database.execute(f"PRAGMA {name} = {value}").fetchall()
+    database.executescript(SCHEMA)
+    return database
 
 
-class Seal:
-    """Seals rows under the key of this opening, opens those of all; the additional data says which row it is."""
-
-    def __init__(self, master: bytes) -> None:
-        self._master = master
-        self._ciphers: dict[int, AESGCM] = {}
-        self._opening, self._count = 0, 0
-
-    def add_salt(self, opening: int, salt: bytes) -> None:
-        """The last one added is the one to seal with."""
-        self._ciphers[opening] = AESGCM(HKDF(SHA256(), 32, salt, b"quantum-switch key store").derive(self._master))
-        self._opening = opening
-
-    def close(self, key: Key, *row: object) -> bytes:
-        self._count += 1
-        nonce = self._count.to_bytes(12)
-        return self._opening.to_bytes(4) + nonce + self._ciphers[self._opening].encrypt(nonce, bytes(key.view()), _row(row))
-
-    def open(self, sealed: bytes, *row: object) -> Key:
-        """Raises StorageFailed for what was not sealed for this row under this master key."""
-        try:
-            cipher = self._ciphers[int.from_bytes(sealed[:4])]
-            return Key(bytearray(cipher.decrypt(sealed[4:16], sealed[16:], _row(row))))
-        except (InvalidTag, KeyError) as error:
-            raise StorageFailed(f"row {row} does not open under this master key") from error
+def mark(database: sqlite3.Connection) -> str | None:
+    """The fingerprint of the store's master key; None for a store that was never opened, or only before there were marks."""
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'master'").fetchone():
+        return None
+    row = database.execute("SELECT fingerprint FROM master").fetchone()
+    return str(row[0]) if row else None
 
 
-def _row(row: tuple[object, ...]) -> bytes:
-    return "\0".join(map(str, row)).encode()
+def unseal(database: sqlite3.Connection, master: Key) -> Seal:
+    """Opens what was sealed at all openings, and does not seal yet."""
+    seal = Seal(master)
+    for opening, salt in database.execute("SELECT id, salt FROM salts"):
+        seal.add_salt(opening, salt)
+    return seal
+
+
+def next_opening(database: sqlite3.Connection) -> int:
+    (last,) = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'salts'").fetchone()
+    return int(last) + 1
 
 
 def _call(callback: Callable[[], None]) -> None:
@@ -165,9 +154,19 @@ def _call(callback: Callable[[], None]) -> None:
         log.exception("callback failed")
 
 
+Statement = tuple[str, tuple[Any, ...]] | Callable[[sqlite3.Connection], None]
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, sqlite3.Error | OSError):
+        return str(error)
+    log.error("key store cannot write what was noted", exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
 @dataclass(slots=True)
 class _Batch:
-    statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -175,19 +174,19 @@ class _Batch:
 class Store:
     """Notes and `after` are called on the loop and return at once. `failing` while the disk does not take what was noted."""
 
-    def __init__(self, path: Path, master_key: Path, keeps_ledger: bool, failed: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, master_key: MasterKeySource, keeps_ledger: bool, failed: Callable[[str], None]) -> None:
         self._path, self._master_key = path, master_key
         self._keeps_ledger, self._failed = keeps_ledger, failed
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="key-store")
         self._lock: int | None = None
         self._database: sqlite3.Connection | None = None
-        self._seal = Seal(b"")
+        self._seal = Seal(Key(bytearray()))
         self._batch, self.turn = _Batch(), 0
         self._writer: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._uses = 0
         self.failing: str | None = None
-        self._closing = False
+        self._closing = self._gave_up = self._rotating = False
 
     # Life ------------------------------------------------------------------------------------------------------------
 
@@ -220,31 +219,31 @@ class Store:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _open(self) -> Contents:
-        self._seal = Seal(read_master_key(self._master_key))
-        self._take_lock()
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        for name, value in (("journal_mode", "WAL"), ("synchronous", "FULL"), ("secure_delete", "ON")):
-            database.execute(f"PRAGMA {name} = {value}").fetchall()
-        database.executescript(SCHEMA)
-        for opening, salt in database.execute("SELECT id, salt FROM salts"):
-            self._seal.add_salt(opening, salt)
-        contents = self._load(database)
-        salt = os.urandom(SALT_OCTETS)
-        opening = database.execute("INSERT INTO salts (salt) VALUES (?)", (salt,)).lastrowid
-        self._seal.add_salt(opening or 0, salt)
+        self._lock = take_lock(self._path)
+        database = connect(self._path)
+        try:
+            contents = self._open_rows(database)
+        except BaseException:
+            database.close()
+            raise
         (self._uses,) = database.execute("SELECT coalesce(max(id), 0) FROM ledger").fetchone()
         self._database = database
         return contents
 
-    def _take_lock(self) -> None:
-        """Two agents on one store would each use the same key."""
-        self._lock = os.open(self._path.with_name(self._path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._release_lock()
-            raise StorageFailed(f"{self._path} is in use by another process") from error
+    def _open_rows(self, database: sqlite3.Connection) -> Contents:
+        found = find(self._master_key, mark(database))
+        self._seal = unseal(database, found.key)
+        contents = self._load(database)
+        self._seal.begin(next_opening(database))
+        self._seal.forget()
+        with database:  # opens no transaction by itself
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("INSERT INTO salts VALUES (?, ?)", (self._seal.opening, self._seal.salt))
+            database.execute("INSERT OR IGNORE INTO master VALUES (1, ?, ?)", (self._seal.fingerprint, time.time()))
+        if found.following and isinstance(self._master_key, Path):
+            log.warning("rotation of the master key finished, which was interrupted path=%s", self._master_key)
+            follow(self._master_key)
+        return contents
 
     def _release_lock(self) -> None:
         if self._lock is not None:
@@ -341,7 +340,10 @@ class Store:
         self._note("DELETE FROM blocks WHERE link = ?", link)
 
     def _note(self, statement: str, *values: Any) -> None:
-        self._batch.statements.append((statement, values))
+        self._note_work((statement, values))
+
+    def _note_work(self, statement: Statement) -> None:
+        self._batch.statements.append(statement)
         if self._writer is None and not self._closing:
             self._writer = asyncio.get_running_loop().create_task(self._write(), name="key store")
 
@@ -390,41 +392,99 @@ class Store:
 
     async def _persist(self, batch: _Batch) -> None:
         """Tries until the disk takes it; who waits meanwhile is told so, and nothing leaves."""
-        while batch.statements:
+        while batch.statements and not self._gave_up:
             try:
                 await self._run(lambda: self._execute(batch.statements))
-            except (sqlite3.Error, OSError) as error:
-                self._fail(str(error), batch)
-                if self._closing:
-                    batch.callbacks.clear()
-                    return
-                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:  # whatever it is: a writer that ended would leave everybody waiting for ever
+                self._fail(_problem(error), batch)
+                await self.fold()  # on a full disk the log may be what fills it
+                self._gave_up = self._closing
+                if not self._gave_up:
+                    await asyncio.sleep(RETRY_SECONDS)
             else:
-                break
-        self.failing = None
+                if self.failing is not None:
+                    log.warning("key store writes again path=%s", self._path)
+                self.failing = None
+                return
+        if self._gave_up:  # what was noted before is not on disk: nothing later may be, or leave
+            self._fail("closed while it could not be written", batch)
+            batch.callbacks.clear()
 
     def _fail(self, problem: str, batch: _Batch) -> None:
-        first, self.failing = self.failing is None, f"{problem}; no key is released until it can be written"
+        first, told = self.failing is None, f"{problem}; no key is released until it can be written"
+        self.failing = told
         for waiter in (*batch.waiters, *self._batch.waiters):
             if not waiter.done():
-                waiter.set_exception(StorageFailed(self.failing))
+                waiter.set_exception(StorageFailed(told))
         batch.waiters.clear()
         self._batch.waiters.clear()
         if first:
             log.critical("key store failed path=%s problem=%s", self._path, problem)
-            self._failed(self.failing)
+            self._failed(told)
 
-    def _execute(self, statements: list[tuple[str, tuple[Any, ...]]]) -> None:
+    def _execute(self, statements: list[Statement]) -> None:
         assert self._database is not None
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            for statement, values in statements:
-                self._database.execute(statement, values)
+            for statement in statements:
+                if callable(statement):
+                    statement(self._database)
+                else:
+                    self._database.execute(*statement)
             self._database.execute("COMMIT")
         except BaseException:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
+
+    # The master key ------------------------------------------------------------------------------------------------------
+
+    async def rotate(self) -> str:
+        """Seals all rows under a new master key, in one commit like any other; its fingerprint.
+
+        What was noted before is sealed by the old one and written before, what is noted from here on by the new one and
+        written after. Raises StorageFailed; what the disk does not take now is rotated when it does.
+        """
+        source = self._master_key
+        if not isinstance(source, Path):
+            raise StorageFailed("only a master key in a file is rotated while the agent runs; stop the agent")
+        if self._rotating:
+            raise StorageFailed("the master key is being rotated")
+        self._rotating = True
+        try:
+            new, now = await self._run(lambda: self._seals_to_come(successor(source)))
+        except BaseException:
+            self._rotating = False
+            raise
+        old, self._seal = self._seal, now
+        self._note_work(lambda database: change_master(database, SEALED, old, new, now))
+        self.after(lambda: self._then_follow(source))
+        await self.commit()
+        await self._run(lambda: None)  # after the old master key is gone
+        return now.fingerprint
+
+    def _seals_to_come(self, path: MasterKeySource) -> tuple[Seal, Seal]:
+        """One to seal all rows anew with, one for what is noted from now on. Raises StorageFailed, nothing done."""
+        assert self._database is not None and isinstance(path, Path)
+        if wrong := [row for _, row, key in opened(self._database, SEALED, self._seal) if key is None]:
+            raise StorageFailed(f"row {wrong[0]} does not open; the master key stays as it is")
+        make(path)
+        both = Seal(read(path)), Seal(read(path))
+        for opening, seal in enumerate(both, next_opening(self._database)):
+            seal.begin(opening)
+            seal.forget()
+        return both
+
+    def _then_follow(self, path: Path) -> None:
+        self._thread.submit(self._follow, path)
+
+    def _follow(self, path: Path) -> None:
+        self._fold()
+        try:
+            follow(path)
+        except StorageFailed:
+            log.exception("master key rotated, and its file not yet in its place; the next start mends that")
+        self._rotating = False
 
     # The log ---------------------------------------------------------------------------------------------------------------
 
