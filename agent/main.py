@@ -7,19 +7,21 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import click
 import uvloop
 
-from . import repository
+from . import hardening, repository
 from .config import AgentConfig, load
 from .errors import ConfigurationError, NodeError
+from .key_commands import keys
+from .lkms import seal
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ def main() -> None:
 
     \b
     qkd-agent run --config agent.toml
+    qkd-agent keys status --config agent.toml
     """
 
 
@@ -54,9 +57,12 @@ def main() -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Log everything that is worth knowing to a developer.")
 def run(file: Path, ready_file: Path | None, verbose: bool) -> None:
     """Runs the node in the foreground until SIGTERM or SIGINT. Prepares its datastore at the first start."""
-    _harden()
+    hardening.harden()
     _log(verbose)
     sys.exit(_guarded(lambda: _run(load(file), ready_file)))
+
+
+main.add_command(keys)
 
 
 @main.command()
@@ -84,11 +90,6 @@ def _guarded(work: Callable[[], None]) -> int:
     return 0
 
 
-def _harden() -> None:
-    """No core file: it would hold key."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def _log(verbose: bool) -> None:
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -96,6 +97,8 @@ def _log(verbose: bool) -> None:
 
 
 def _run(config: AgentConfig, ready_file: Path | None) -> None:
+    master_key = seal.held(config.lkms.master_key)  # before anything is started that would inherit it
+    config = replace(config, lkms=replace(config.lkms, master_key=master_key))
     repository.prepare(config)
     os.chdir(config.file.parent)  # what plugins find in their options is relative to the file, too
     # Only now: sysrepo reads the repository's place from the environment, which `prepare` has set.

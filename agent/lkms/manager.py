@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import random
-import time
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -47,6 +46,8 @@ from qswitch.protocol.lkms import (
 from ..config import LkmsConfig
 from ..errors import InsufficientKey, InvalidValue, NoConnection, PeerViolation, StorageFailed, UnknownKeyStream
 from ..model import Endpoint, KeyLevels, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId, RelayTotals
+from .clock import Clock
+from .control import Control
 from .delivery import Delivery, DeliveryConfig, Order, StoredKey
 from .keys import Key
 from .peers import Peers, Session
@@ -86,8 +87,9 @@ class KeyManager:
     def __init__(self, node: NodeId, config: LkmsConfig, observer: Observer) -> None:
         self._node, self._config, self._observer = node, config, observer
         self._store = Store(config.store, config.master_key, config.ledger, partial(observer.alarm, None))
+        self._control = Control(config.store, {"links": self._link_stores, "rotate": self._store.rotate})
         self._peers = Peers(node, config.listen, config.tls, self)
-        self._saved = Contents()
+        self._saved, self._clock = Contents(), Clock()
         self._configs: dict[LinkId, LinkConfig] = {}
         self._pools: dict[LinkId, Pool] = {}
         self._streams: dict[KeyStreamId, Stream] = {}
@@ -121,7 +123,9 @@ class KeyManager:
         What the store holds of links and streams counts again once they are configured.
         """
         self._saved = await self._store.open()
+        self._clock.not_before(self._saved.youngest())
         self._relays.totals = self._saved.relays
+        await self._control.start()
         await self._peers.start()
         self._ticker = asyncio.create_task(self._tick(), name="key manager")
 
@@ -131,6 +135,7 @@ class KeyManager:
             self._ticker.cancel()
             await asyncio.wait([self._ticker])
         await self._peers.stop()
+        await self._control.stop()
         await self._store.close()
         for pool in self._pools.values():
             pool.wipe()
@@ -190,7 +195,10 @@ class KeyManager:
         totals = self._saved.totals.pop(link, None) or Totals()
         blocks = self._saved.blocks.pop(link, [])
         send = partial(self._send, remote)
-        pool = Pool(link, self._node, remote, self._config.capacity_blocks, self._store, send, totals, blocks)
+        config = self._config
+        pool = Pool(
+            link, self._node, remote, config.capacity_blocks, self._store, send, totals, blocks, config.refill_percent
+        )
         self._pools[link] = pool
         self._room[link] = asyncio.Event()
         return pool
@@ -243,7 +251,7 @@ class KeyManager:
             raise
         if pool is None:
             key.wipe()
-        elif pool.add(number, key, self._now(), time.time()):
+        elif pool.add(number, key, self._now(), self._clock.now()):
             self._announce(pool, number)
             self._poke()
         else:
@@ -253,6 +261,13 @@ class KeyManager:
         """Nothing, for a link of which this node is no end."""
         pool = self._pools.get(link)
         return pool.levels() if pool is not None else KeyLevels()
+
+    async def _link_stores(self) -> dict[LinkId, dict[str, int | bool]]:
+        """What only a running key manager knows of its links, for `qkd-agent keys status`."""
+        return {
+            link: {"usable_octets": pool.usable, "full": pool.full, "capacity_blocks": pool.capacity}
+            for link, pool in self._pools.items()
+        }
 
     def relay_totals(self, link: LinkId) -> RelayTotals:
         """On a virtual link what passed through this node; on a physical one the pads taken from it."""
@@ -294,7 +309,7 @@ class KeyManager:
             send=partial(self._send, config.remote),
             pools=self._pools,
             incarnate=lambda: random.SystemRandom().randrange(1, 1 << 63),
-            clock=time.time,
+            clock=self._clock.now,
             progress=progress,
             chunks=chunks,
         )
@@ -360,7 +375,7 @@ class KeyManager:
                 have = self._stream(ksid)
                 if self._store.failing is not None:
                     raise StorageFailed(self._store.failing)
-                chunk = have.read(self._next_index(have) if index is None else index, time.time())
+                chunk = have.read(self._next_index(have) if index is None else index, self._clock.now())
                 self._poke()
                 if chunk is not None:
                     return await self._released(have, chunk, index is None)
@@ -442,7 +457,7 @@ class KeyManager:
             send=partial(self._send, config.remote),
             pools=self._pools,
             new_id=lambda: str(uuid.uuid4()),
-            clock=time.time,
+            clock=self._clock.now,
             spare=lambda: MAX_HELD - sum(len(one.held) for one in self._deliveries.values()),
             held=self._saved.held.pop(config.ksid, {}),
             doubtful=self._saved.stocks.pop(config.ksid, {}),
@@ -487,7 +502,7 @@ class KeyManager:
         have = self._delivery(ksid)
         octets = max(len(key) for key in keys.values())
         if have.config.remote == self._node:
-            now = time.time()
+            now = self._clock.now()
             self._hold(have, {key_id: StoredKey(key.take(0, octets), now, 0, now) for key_id, key in keys.items()})
             await self._store.commit()
             return
@@ -497,7 +512,7 @@ class KeyManager:
 
     async def _make_keys(self, have: Delivery, number: int, octets: int) -> dict[str, Key]:
         """Both applications are at this node: no link is between them, and none of a link's key is used."""
-        now = time.time()
+        now = self._clock.now()
         made = {have.new_id(): Key(bytearray(os.urandom(octets))) for _ in range(number)}
         self._hold(have, {key_id: StoredKey(key.take(0, octets), now, 0, now) for key_id, key in made.items()})
         try:
@@ -775,14 +790,14 @@ class KeyManager:
 
     def _made(self, link: LinkId, number: int, key: Key) -> None:
         pool = self._pools[link]
-        if pool.add(number, key, self._now(), time.time()):
+        if pool.add(number, key, self._now(), self._clock.now()):
             self._announce(pool, number)
 
     def _arrived(self, link: LinkId, number: int, key: Key, hops: int) -> None:
         pool = self._pools.get(link)
         if pool is None:
             key.wipe()
-        elif pool.add(number, key, self._now(), time.time(), hops):
+        elif pool.add(number, key, self._now(), self._clock.now(), hops):
             self._announce(pool, number)
         else:  # overtaken on another route
             self._send(pool.remote, Lost(link, [(number, number)]))
@@ -861,10 +876,10 @@ class KeyManager:
             if burnt := pool.expire(self._now(), self._config.doubt_seconds):
                 log.warning("blocks in doubt burnt link=%s blocks=%d", link, burnt)
         for ksid, stream in self._streams.items():
-            if stream.expire(time.time()):
+            if stream.expire(self._clock.now()):
                 self._wake(ksid)
         for ksid, delivery in self._deliveries.items():
-            if late := delivery.tick(time.time()):
+            if late := delivery.tick(self._clock.now()):
                 log.info("keys erased that nobody fetched ksid=%s keys=%d", ksid, late)
         self._poke()
 

@@ -30,6 +30,7 @@ EPOCHS = count(1)
 """Numbers of meetings. One sequence for the whole process: a pool or stream that is removed and made again must not
 take an answer to its predecessor for one to itself."""
 USUAL_BLOCK = 4096
+REFILL_PERCENT = 80
 LOW_OCTETS = 4 * USUAL_BLOCK
 """An end that has less than this asks the other for some of its blocks."""
 
@@ -99,8 +100,10 @@ class Pool:
         send: Callable[[AnyMessage], None],
         totals: Totals,
         blocks: Iterable[Block] = (),
+        refill_percent: int = REFILL_PERCENT,
     ) -> None:
         self.link, self.local, self.remote, self.capacity = link, local, remote, capacity
+        self._refill_percent, self._filled = refill_percent, False
         self._journal, self._send, self.totals = journal, send, totals
         self.asks = local < remote
         self.synced = False
@@ -119,8 +122,19 @@ class Pool:
     # What there is -----------------------------------------------------------------------------------------------------
 
     @property
+    def low_mark(self) -> int:
+        """Blocks. A pool that was full takes more once it has fewer."""
+        return max(1, self.capacity * self._refill_percent // 100)
+
+    @property
     def full(self) -> bool:
-        return len(self._blocks) >= self.capacity
+        """From the high mark, the capacity, down to the low mark: else a device would start and stop at every block."""
+        held = len(self._blocks)
+        return held >= self.capacity or (self._filled and held >= self.low_mark)
+
+    def _turn(self) -> None:
+        """After a block has come or gone."""
+        self._filled = self.full
 
     def owned_at_birth(self, number: int) -> bool:
         return (number % 2 == 0) is self.asks
@@ -159,6 +173,7 @@ class Pool:
             return False
         block = Block(number, len(key), 0, self.owned_at_birth(number), wall, key, now)
         self._blocks[number] = block
+        self._turn()
         self.stored += block.size
         if number in self._theirs:
             self._usable(block)
@@ -458,6 +473,7 @@ class Pool:
             self._stock.remove(block.number)
         self._theirs.discard(block.number)
         del self._blocks[block.number]
+        self._turn()
         self._journal.block_gone(self.link, block.number)
 
     def _note_burnt(self, block: Block, octets: int) -> None:

@@ -151,7 +151,7 @@ class Relays:
         self._turn_window(line, on_the_way, now)
         if held >= pool.capacity:
             line.filling = False
-        elif held < pool.capacity * 4 // 5:
+        elif held < pool.low_mark:
             line.filling = True
         count = min(BATCH_BLOCKS, pool.capacity - held, line.window - on_the_way)
         if not line.filling or count <= 0:

@@ -32,6 +32,8 @@ from .keys import Key
 
 MASTER_KEY_OCTETS = 32
 SALT_OCTETS = 32
+SEAL_OCTETS = 4 + 12 + 16
+"""A sealed row is so much longer than its key: number of the opening, nonce, tag."""
 FINGERPRINT_OCTETS = 16
 Row = tuple[Any, ...]
 """The values of the columns that say which row of a table it is."""

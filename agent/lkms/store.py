@@ -100,6 +100,12 @@ class Contents:
     held: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
     stocks: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
 
+    def youngest(self) -> float:
+        """When the youngest key that is held was made or allocated; 0 when there is none."""
+        moments = [block.made for blocks in self.blocks.values() for block in blocks]
+        moments += [chunk.since for chunks in self.chunks.values() for chunk in chunks.values()]
+        return max(moments, default=0.0)
+
 
 def take_lock(path: Path) -> int:
     """Keeps others from writing to the store for as long as the descriptor is open. Raises StorageFailed.

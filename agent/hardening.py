@@ -1,0 +1,21 @@
+"""Keeps key in the process's memory from getting out of it by way of the operating system."""
+
+import ctypes
+import logging
+import resource
+
+log = logging.getLogger(__name__)
+
+PR_SET_DUMPABLE = 4
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
+
+
+def harden() -> None:
+    """No core file, no reading of memory by other processes of the user, and no swapping where the limits allow that."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    library = ctypes.CDLL(None, use_errno=True)
+    library.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    # Below a finite limit, whatever is allocated beyond it would fail: better swapped than ended.
+    unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
+    if unlimited and library.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT):
+        log.warning("memory not locked errno=%d", ctypes.get_errno())
