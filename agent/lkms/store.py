@@ -398,12 +398,16 @@ class Store:
 
     async def _persist(self, batch: _Batch) -> None:
         """Tries until the disk takes it; who waits meanwhile is told so, and nothing leaves."""
+        folded = False
         while batch.statements and not self._gave_up:
             try:
                 await self._run(lambda: self._execute(batch.statements))
             except Exception as error:  # whatever it is: a writer that ended would leave everybody waiting for ever
+                if not folded and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                    folded = True
+                    await self.fold()  # the log itself may be what fills the disk
+                    continue
                 self._fail(_problem(error), batch)
-                await self.fold()  # on a full disk the log may be what fills it
                 self._gave_up = self._closing
                 if not self._gave_up:
                     await asyncio.sleep(RETRY_SECONDS)

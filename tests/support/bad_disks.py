@@ -1,0 +1,137 @@
+"""Disks that fail on command: too small, read-only, limited in the size of a file, and cut from power within a commit."""
+
+import asyncio
+import ctypes
+import os
+import random
+import resource
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from key_managers import Node
+
+MS_RDONLY, MS_REMOUNT, MNT_DETACH = 1, 32, 2
+SECTOR = 512
+Image = dict[str, bytes]
+"""Contents of a store's files by the end of their names."""
+
+
+class SmallDisk:
+    """A memory file system, which can be filled to the brim."""
+
+    def __init__(self, folder: Path, octets: int) -> None:
+        """Skips the test, with the reason, where none can be mounted."""
+        self.folder, self._library = folder, ctypes.CDLL(None, use_errno=True)
+        folder.mkdir(exist_ok=True)
+        if problem := self._mount(0, f"size={octets}"):
+            pytest.skip(f"no file system can be mounted here: {problem}")
+
+    def fill(self) -> None:
+        """Takes all room there is, down to the last octet."""
+        with suppress(OSError), (self.folder / "ballast").open("ab", buffering=0) as ballast:
+            for size in (1 << 20, 4096, 1):
+                with suppress(OSError):
+                    while ballast.write(bytes(size)):
+                        pass
+
+    def empty(self) -> None:
+        (self.folder / "ballast").unlink()
+
+    def protect(self) -> None:
+        assert not self._mount(MS_REMOUNT | MS_RDONLY, "")
+
+    def _mount(self, flags: int, options: str) -> str:
+        failed = self._library.mount(b"tmpfs", str(self.folder).encode(), b"tmpfs", flags, options.encode())
+        return os.strerror(ctypes.get_errno()) if failed else ""
+
+    def unmount(self) -> None:
+        self._library.umount2(str(self.folder).encode(), MNT_DETACH)
+
+
+@contextmanager
+def files_no_longer_than(octets: int) -> Iterator[None]:
+    """What is written beyond is EFBIG: not "disk full" to SQLite, but an I/O error like any other."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (octets, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class PowerLost(sqlite3.OperationalError):
+    """Raised in place of the end of a commit, and of all that come after."""
+
+
+def image(store: Path) -> Image:
+    return {end: path.read_bytes() if (path := _file(store, end)).exists() else b"" for end in ("", "-wal")}
+
+
+def _file(store: Path, end: str) -> Path:
+    return store.with_name(store.name + end)
+
+
+def torn(before: bytes, after: bytes, luck: random.Random) -> bytes:
+    """What a disk may hold of a change it had not promised to hold: of each sector the old, the new, or garbage."""
+    kind = luck.randrange(4)
+    if kind == 0:
+        return before
+    if kind == 1:
+        return after  # all of it came through, though nobody was told
+    sectors = []
+    for at in range(0, max(len(before), len(after)), SECTOR):
+        old, new = before[at : at + SECTOR], after[at : at + SECTOR]
+        sectors.append(old if old == new else luck.choice([old.ljust(len(new), b"\0"), new, _garbage(old, new, luck)]))
+    whole = b"".join(sectors)
+    if len(after) > len(before) and kind == 2:
+        return whole[: luck.randint(len(before), len(after))]
+    return whole
+
+
+def _garbage(old: bytes, new: bytes, luck: random.Random) -> bytes:
+    """SQLite trusts that a torn write leaves the octets before it as they were ("powersafe overwrite")."""
+    same = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), min(len(old), len(new)))
+    return old[:same] + luck.randbytes(max(len(old), len(new)) - same)
+
+
+class PowerCut:
+    """Cuts a node's power within the next commit of its store, or the next folding of its log."""
+
+    def __init__(self, node: Node, luck: random.Random, in_folding: bool = False) -> None:
+        self._node, self._luck, self.done = node, luck, asyncio.Event()
+        self._image: Image = {}
+        store, loop = node.keys._store, asyncio.get_running_loop()
+        name = "_fold" if in_folding else "_execute"
+        real: Callable[..., None] = getattr(store, name)
+
+        def cut(*arguments: object) -> None:
+            if not self._image:
+                before = image(node.config.store)
+                real(*arguments)
+                self._image = self._left(before, image(node.config.store))
+                loop.call_soon_threadsafe(self.done.set)
+            raise PowerLost
+
+        setattr(store, name, cut)
+        if in_folding:
+            store._execute = cut  # type: ignore[method-assign]
+
+    def _left(self, before: Image, after: Image) -> Image:
+        """SQLite writes to the database only what is durable in the log, and shortens the log only after."""
+        if after[""] != before[""]:
+            log = before["-wal"] if len(after["-wal"]) < len(before["-wal"]) else after["-wal"]
+            return {"": torn(before[""], after[""], self._luck), "-wal": log}
+        return {"": after[""], "-wal": torn(before["-wal"], after["-wal"], self._luck)}
+
+    async def restart(self) -> None:
+        """The process is gone, the disk holds what it holds; the node comes back."""
+        await self._node.crash()
+        store = self._node.config.store
+        for end, octets in self._image.items():
+            _file(store, end).write_bytes(octets)
+            _file(store, end).chmod(0o600)
+        _file(store, "-shm").unlink(missing_ok=True)
+        await self._node.restart()
