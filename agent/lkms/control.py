@@ -84,8 +84,10 @@ def ask(store: Path, word: str) -> Any:
                 answer = json.loads(file.readline() or b"{}")
         except (OSError, ValueError) as error:
             raise ConnectionError(f"no answer from the agent: {error}") from error
+    if not answer:
+        raise ConnectionError("the agent ended, or hung up, before it answered")
     if "done" not in answer:
-        raise StorageFailed(answer.get("problem", "the agent ended before it answered"))
+        raise StorageFailed(answer.get("problem", "?"))
     return answer["done"]
 
 

@@ -479,11 +479,13 @@ class Store:
         if wrong := [row for _, row, key in opened(self._database, SEALED, self._seal) if key is None]:
             raise StorageFailed(f"row {wrong[0]} does not open; the master key stays as it is")
         make(path)
-        both = Seal(read(path)), Seal(read(path))
-        for opening, seal in enumerate(both, next_opening(self._database)):
+        anew, now = Seal(read(path)), Seal(read(path))
+        for opening, seal in enumerate((anew, now), next_opening(self._database)):
             seal.begin(opening)
+        now.add_salt(anew.opening, anew.salt)  # the next rotation opens what this one sealed
+        for seal in (anew, now):
             seal.forget()
-        return both
+        return anew, now
 
     def _then_follow(self, path: Path) -> None:
         self._thread.submit(self._follow, path)

@@ -113,7 +113,7 @@ class PowerCut:
                 real(*arguments)
                 self._image = self._left(before, image(node.config.store))
                 loop.call_soon_threadsafe(self.done.set)
-            raise PowerLost
+            raise PowerLost("power is lost")
 
         setattr(store, name, cut)
         if in_folding:
@@ -125,6 +125,12 @@ class PowerCut:
             log = before["-wal"] if len(after["-wal"]) < len(before["-wal"]) else after["-wal"]
             return {"": torn(before[""], after[""], self._luck), "-wal": log}
         return {"": after[""], "-wal": torn(before["-wal"], after["-wal"], self._luck)}
+
+    def nudge(self) -> None:
+        """Makes sure that there is something to commit: without the other end, an idle one may have nothing."""
+        store = self._node.keys._store
+        for link, pool in self._node.keys._pools.items():
+            store.totals(link, pool.totals)
 
     async def restart(self) -> None:
         """The process is gone, the disk holds what it holds; the node comes back."""

@@ -172,8 +172,12 @@ async def test_power_is_cut_within_commits(net: Net, cuts: int) -> None:
         readers = [asyncio.create_task(take(node, read[node.name], 1000)) for node in (a, b)]
         if count % 4 == 3:
             await asyncio.gather(*(node.keys._store.fold() for node in victims), return_exceptions=True)
+        waiting = [asyncio.create_task(one.done.wait()) for one in power]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        for one in power:
+            one.nudge()
         async with asyncio.timeout(10):
-            await asyncio.gather(*(one.done.wait() for one in power))
+            await asyncio.gather(*waiting)
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
