@@ -271,3 +271,29 @@ async def test_a_stream_of_big_chunks_is_not_starved_by_relay(net: Net) -> None:
         await asyncio.sleep(0.02)
     async with asyncio.timeout(1):
         assert (await chunk).index == 0
+
+
+def test_a_full_link_takes_no_more_until_below_its_low_mark() -> None:
+    """One that is full at its very edge would stop and start its device, and tell the other end, at every block."""
+    a, b = pair(10)
+    for number in range(10):
+        assert not a.pool.full
+        both_add(a, b, number)
+    assert a.pool.full and b.pool.peer_full and a.pool.low_mark == 8
+    a.pool.burn([0, 1])
+    assert a.pool.full
+    a.pool.burn([2])
+    assert not a.pool.full
+    a.add(10)
+    a.add(11)
+    assert not a.pool.full, "between the marks it goes on filling"
+    a.add(12)
+    assert a.pool.full
+
+
+def test_a_link_of_one_block_is_refilled() -> None:
+    a, b = pair(1)
+    both_add(a, b, 0)
+    assert a.pool.full
+    a.pool.burn([0])
+    assert not a.pool.full
