@@ -5,11 +5,14 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from key_managers import link_id, node_id
 
+from qswitch.agent.errors import StorageFailed
+from qswitch.agent.lkms import control
 from qswitch.agent.lkms.store import ledger
 from qswitch.integration.identities import Authority
 
@@ -60,12 +63,23 @@ def plans(folder: Path, port: Callable[[], int], ids: bool) -> list[Process]:
     return found
 
 
-@pytest.mark.parametrize("ids", [False, True], ids=["stream", "stream and keys with ids"])
+async def rotate(one: Process, rotated: set[str]) -> None:
+    """Asks for another master key; that its process is killed meanwhile, or is not there yet, is no matter."""
+    with suppress(ConnectionError, StorageFailed):
+        rotated.add(await asyncio.to_thread(control.ask, one.folder / "keys.sqlite", "rotate"))
+
+
+@pytest.mark.parametrize(
+    ("ids", "rotating"),
+    [(False, False), (True, False), (True, True)],
+    ids=["stream", "stream and keys with ids", "stream, keys with ids and rotations"],
+)
 @pytest.mark.parametrize("kills", [10, pytest.param(300, marks=pytest.mark.soak)])
 @pytest.mark.timeout(1200)
 async def test_killed_processes_go_on_with_the_same(
-    tmp_path: Path, unused_tcp_port_factory: Callable[[], int], kills: int, ids: bool
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int], kills: int, ids: bool, rotating: bool
 ) -> None:
+    rotated: set[str] = set()
     both, luck = plans(tmp_path, unused_tcp_port_factory, ids), random.Random(kills)
     try:
         for one in both:
@@ -73,11 +87,14 @@ async def test_killed_processes_go_on_with_the_same(
         await progress(both, 100)
         for _ in range(kills):
             await asyncio.sleep(luck.uniform(0.05, 1.0))
+            asking = [asyncio.create_task(rotate(one, rotated)) for one in both if rotating]
+            await asyncio.sleep(luck.uniform(0, 0.05) if rotating else 0)
             victims = luck.choice([both[:1], both[1:], both])
             for one in victims:
                 await one.kill()
             for one in victims:
                 await one.start()
+            await asyncio.gather(*asking)
         await progress(both, 100)
     finally:
         for one in both:
@@ -87,6 +104,7 @@ async def test_killed_processes_go_on_with_the_same(
         check_ids(*(one.ids() for one in both), kills)
     check_read(*(one.read() for one in both))
     check_ledgers(*(one.folder / "keys.sqlite" for one in both))
+    assert bool(rotated) is rotating
     assert all("alarm" not in one.errors.read_text(encoding="utf-8") for one in both)
 
 
