@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 0.02
 """Notes that nobody waits for are gathered so long: at many blocks a second, fewer commits."""
 RETRY_SECONDS = 1.0
+ROOM_OCTETS = 16 << 20
 PATIENCE_MS, FOLD_PATIENCE_MS = 5000, 50
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS salts (id INTEGER PRIMARY KEY AUTOINCREMENT, salt BLOB NOT NULL);
@@ -476,6 +477,7 @@ class Store:
     def _seals_to_come(self, path: MasterKeySource) -> tuple[Seal, Seal]:
         """One to seal all rows anew with, one for what is noted from now on. Raises StorageFailed, nothing done."""
         assert self._database is not None and isinstance(path, Path)
+        self._demand_room()
         if wrong := [row for _, row, key in opened(self._database, SEALED, self._seal) if key is None]:
             raise StorageFailed(f"row {wrong[0]} does not open; the master key stays as it is")
         make(path)
@@ -486,6 +488,12 @@ class Store:
         for seal in (anew, now):
             seal.forget()
         return anew, now
+
+    def _demand_room(self) -> None:
+        """A rotation that filled the disk would hold up all that is noted after it."""
+        disk, octets = os.statvfs(self._path), ROOM_OCTETS + self._path.stat().st_size
+        if disk.f_bavail * disk.f_frsize < octets:
+            raise StorageFailed(f"a rotation while the agent runs needs {octets >> 20} MiB of free disk")
 
     def _then_follow(self, path: Path) -> None:
         self._thread.submit(self._follow, path)

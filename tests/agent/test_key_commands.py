@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from key_managers import Watcher, link_id, material, node_id
+from key_managers import Watcher, link_id, material, node_id, until
 
 from qswitch.agent.config import Credential, Variable, load
 from qswitch.agent.errors import ConfigurationError
+from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import KeyManager
+from qswitch.agent.lkms.seal import fingerprint
 from qswitch.agent.model import LinkConfig, LinkType
 from qswitch.integration import configure
 from qswitch.integration.layout import Layout
@@ -138,6 +140,27 @@ async def test_a_master_key_of_the_environment(file: Path) -> None:
     wrong = call(file, "verify", QKD_MASTER=both["QKD_MASTER"])
     assert wrong.returncode == 1 and "its own has fingerprint" in wrong.stdout
     assert both["QKD_MASTER"] not in wrong.stdout + wrong.stderr + done.stdout
+
+
+async def test_an_agent_takes_its_master_key_out_of_the_environment(file: Path) -> None:
+    """Before it starts anything: neither /proc nor a child process shows it."""
+    change(file, 'master_key = "env:QKD_MASTER"')
+    secret, ready, config = os.urandom(32).hex(), file.with_name("ready"), load(file)
+    command = [sys.executable, "-m", "qswitch.agent.main", "run", "--config", str(file), "--ready-file", str(ready)]
+    agent = await asyncio.create_subprocess_exec(*command, env=os.environ | {"QKD_MASTER": secret})
+    try:
+        await until(lambda: ready.exists() or agent.returncode is not None, 30)
+        assert agent.returncode is None
+        environment = Path(f"/proc/{agent.pid}/environ").read_bytes()
+        assert b"PATH=" in environment and secret.encode() not in environment
+        shown = answer(await keys(file, "status", "-o", "json"))
+        assert shown["agent_runs"] and shown["master_key"]["fingerprint"] == fingerprint(Key(bytes.fromhex(secret)))
+    finally:
+        agent.terminate()
+        await agent.wait()
+        for left in Path("/dev/shm").glob(config.repository.shm_prefix + "*"):
+            left.unlink()
+    assert agent.returncode == 0
 
 
 @pytest.mark.parametrize(

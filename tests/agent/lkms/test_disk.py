@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from bad_disks import PowerCut, SmallDisk, files_no_longer_than
@@ -104,6 +105,20 @@ async def test_a_full_disk_releases_nothing_and_recovers_when_there_is_room(
     await take(a, ones, 200)
     await take(b, others, 200)
     assert [*ones] == [*range(220)] == [*others], "a chunk was lost, though no process ended"
+    settle(net, ones, others)
+
+
+async def test_a_rotation_that_would_fill_the_disk_is_refused(net: Net, disk: Callable[[int], SmallDisk]) -> None:
+    disk(8_000_000)
+    a, b = await begin(net, 8)
+    assert isinstance(a.config.master_key, Path)
+    before = a.config.master_key.read_bytes()
+    with pytest.raises(StorageFailed, match="needs 16 MiB of free disk"):
+        await a.keys._store.rotate()
+    assert a.config.master_key.read_bytes() == before
+    ones, others = Read(), Read()
+    await take(a, ones, 50)
+    await take(b, others, 50)
     settle(net, ones, others)
 
 

@@ -187,6 +187,21 @@ def test_a_row_that_does_not_open_stops_a_rotation_before_it_begins(tmp_path: Pa
     assert name(tmp_path / "master.key") == old == inspection.status(config(tmp_path), None)["master_key"]["fingerprint"]
 
 
+def test_a_store_from_before_there_were_fingerprints(tmp_path: Path) -> None:
+    fill(tmp_path)
+    before, right = content(tmp_path), (tmp_path / "master.key").read_bytes()
+    with closing(sqlite3.connect(tmp_path / "keys.sqlite")) as database, database:
+        database.execute("DROP TABLE master")
+    assert inspection.status(config(tmp_path), None)["master_key"]["fingerprint"] is None
+    assert not inspection.verify(config(tmp_path), runs=False).problems
+    (tmp_path / "master.key").write_bytes(bytes(32))
+    with pytest.raises(StorageFailed, match="does not open under this master key"):
+        content(tmp_path)
+    (tmp_path / "master.key").write_bytes(right)
+    assert content(tmp_path) == before
+    assert inspection.status(config(tmp_path), None)["master_key"]["fingerprint"] == name(tmp_path / "master.key")
+
+
 # While a key manager runs ----------------------------------------------------------------------------------------------
 
 
