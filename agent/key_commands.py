@@ -12,7 +12,7 @@ import click
 
 from .config import Credential, LkmsConfig, load
 from .errors import ConfigurationError, StorageFailed
-from .lkms import control, inspection, maintenance, seal
+from .lkms import control, inspection, maintenance, master_key
 from .model import LinkId
 
 _OPTIONS = (
@@ -205,7 +205,7 @@ def rotate(file: Path, output: str) -> None:
         if done.finished:
             lines.append("finished a rotation that had been interrupted; rotate again for yet another key")
         if not isinstance(config.master_key, Path):
-            names = seal.describe(config.master_key), seal.describe(seal.successor(config.master_key))
+            names = master_key.describe(config.master_key), master_key.describe(master_key.successor(config.master_key))
             place = "credential" if isinstance(config.master_key, Credential) else "variable"
             lines.append(f"now store the content of {names[1]} as {names[0]}, and remove the {place} {names[1]}")
         _print(output, {"fingerprint": done.fingerprint, "finished_earlier": done.finished}, lines)

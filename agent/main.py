@@ -21,7 +21,7 @@ from . import hardening, repository
 from .config import AgentConfig, load
 from .errors import ConfigurationError, NodeError
 from .key_commands import keys
-from .lkms import seal
+from .lkms import master_key
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ def _log(verbose: bool) -> None:
 
 
 def _run(config: AgentConfig, ready_file: Path | None) -> None:
-    master_key = seal.held(config.lkms.master_key)  # before anything is started that would inherit it
-    config = replace(config, lkms=replace(config.lkms, master_key=master_key))
+    source = master_key.held(config.lkms.master_key)  # before anything is started that would inherit it
+    config = replace(config, lkms=replace(config.lkms, master_key=source))
     repository.prepare(config)
     os.chdir(config.file.parent)  # what plugins find in their options is relative to the file, too
     # Only now: sysrepo reads the repository's place from the environment, which `prepare` has set.

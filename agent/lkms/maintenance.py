@@ -2,7 +2,7 @@
 
 Each is one SQLite transaction, so that a crash at any moment leaves the store as it was or as it is to be. A rotation
 first makes the successor of the master key durable, and destroys the old one only when no row needs it and the log
-is folded; `seal.find` takes whichever of the two the store belongs to.
+is folded; `master_key.find` takes whichever of the two the store belongs to.
 """
 
 import os
@@ -15,8 +15,10 @@ from pathlib import Path
 from ..config import MasterKeySource
 from ..errors import StorageFailed
 from ..model import LinkId
-from .seal import Seal, change_master, describe, find, follow, make, read, successor, there
-from .store import SEALED, connect, mark, next_opening, take_lock, unseal
+from .database import connect, mark, next_opening, take_lock, unseal
+from .master_key import describe, find, follow, make, read, successor, there
+from .seal import Seal, change_master
+from .store import SCHEMA, SEALED
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def _owned(store: Path) -> Iterator[sqlite3.Connection]:
         raise StorageFailed(f"{store}: there is no key store; the agent makes it at its first start")
     lock = take_lock(store)
     try:
-        database = connect(store)
+        database = connect(store, SCHEMA)
         try:
             yield database
         finally:

@@ -5,14 +5,13 @@ transaction by one thread, which many requests share. `after` runs a callback on
 disk, in order: nothing leaves the process but by way of it. While the disk fails, nothing is released; the same notes
 are tried again, so that memory and disk never disagree about more than what has not left.
 
-Sealing and the master key: seal.py; every table that holds key stands in `SEALED`, which is all that rotation, `verify` and
+Sealing: seal.py, master_key.py; every table that holds key stands in `SEALED`, which is all that rotation, `verify` and
 `purge` need to know of it. Overwriting: SQLite's secure_delete zeroes deleted content in the database file, the log is
 truncated every few seconds and at the end; what a flash medium or a copying file system keeps of old blocks, it keeps
 sealed only. A store that is put back from a copy is noticed when the ends meet.
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 import sqlite3
@@ -29,11 +28,13 @@ from qswitch.protocol.lkms import Segment
 from ..config import MasterKeySource
 from ..errors import StorageFailed
 from ..model import KeyStreamId, LinkId
+from .database import connect, mark, next_opening, take_lock, unseal
 from .delivery import StoredKey
 from .keys import Key
+from .master_key import find, follow, make, read, successor
 from .pool import Block, Totals
 from .relay import LinkTotals
-from .seal import Seal, Sealed, change_master, find, follow, make, opened, read, successor
+from .seal import Seal, Sealed, change_master, opened
 from .streams import Attachment, Progress, StoredChunk
 
 log = logging.getLogger(__name__)
@@ -106,51 +107,6 @@ class Contents:
         moments = [block.made for blocks in self.blocks.values() for block in blocks]
         moments += [chunk.since for chunks in self.chunks.values() for chunk in chunks.values()]
         return max(moments, default=0.0)
-
-
-def take_lock(path: Path) -> int:
-    """Keeps others from writing to the store for as long as the descriptor is open. Raises StorageFailed.
-
-    Two agents on one store would each use the same key.
-    """
-    lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise StorageFailed(f"{path} is in use by another process") from error
-    return lock
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """For who holds the lock. Raises OSError, sqlite3.Error."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    for name, value in (("journal_mode", "WAL"), ("synchronous", "FULL"), ("secure_delete", "ON")):
-        database.execute(f"PRAGMA {name} = {value}").fetchall()
-    database.executescript(SCHEMA)
-    return database
-
-
-def mark(database: sqlite3.Connection) -> str | None:
-    """The fingerprint of the store's master key; None for a store that was never opened, or only before there were marks."""
-    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'master'").fetchone():
-        return None
-    row = database.execute("SELECT fingerprint FROM master").fetchone()
-    return str(row[0]) if row else None
-
-
-def unseal(database: sqlite3.Connection, master: Key) -> Seal:
-    """Opens what was sealed at all openings, and does not seal yet."""
-    seal = Seal(master)
-    for opening, salt in database.execute("SELECT id, salt FROM salts"):
-        seal.add_salt(opening, salt)
-    return seal
-
-
-def next_opening(database: sqlite3.Connection) -> int:
-    (last,) = database.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'salts'").fetchone()
-    return int(last) + 1
 
 
 def _call(callback: Callable[[], None]) -> None:
@@ -227,7 +183,7 @@ class Store:
 
     def _open(self) -> Contents:
         self._lock = take_lock(self._path)
-        database = connect(self._path)
+        database = connect(self._path, SCHEMA)
         try:
             contents = self._open_rows(database)
         except BaseException:

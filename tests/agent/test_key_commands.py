@@ -18,7 +18,7 @@ from qswitch.agent.config import Credential, Variable, load
 from qswitch.agent.errors import ConfigurationError
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import KeyManager
-from qswitch.agent.lkms.seal import fingerprint
+from qswitch.agent.lkms.master_key import fingerprint
 from qswitch.agent.model import LinkConfig, LinkType
 from qswitch.integration import configure
 from qswitch.integration.layout import Layout

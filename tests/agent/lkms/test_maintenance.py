@@ -17,7 +17,7 @@ from killed_lines import deaths
 
 from qswitch.agent.config import LkmsConfig, TlsFiles
 from qswitch.agent.errors import StorageFailed
-from qswitch.agent.lkms import control, inspection, maintenance, seal
+from qswitch.agent.lkms import control, inspection, maintenance, master_key
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.pool import Totals
 from qswitch.agent.lkms.store import SEALED, Contents, Store
@@ -74,7 +74,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def name(path: Path) -> str:
-    return seal.fingerprint(seal.read(path))
+    return master_key.fingerprint(master_key.read(path))
 
 
 # Rotation --------------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_a_rotation_killed_at_every_line(tmp_path: Path, step: int) -> None:
     pristine, folder = tmp_path / "pristine", tmp_path / "folder"
     fill(pristine, 1)
     before = content(pristine)
-    modules = ("lkms/seal.py", "lkms/maintenance.py", "lkms/store.py")
+    modules = ("lkms/seal.py", "lkms/master_key.py", "lkms/database.py", "lkms/maintenance.py", "lkms/store.py")
     names: set[str] = set()
     lines = 0
 

@@ -10,7 +10,7 @@ import pytest
 
 from qswitch.agent.config import Credential, Held, MasterKeySource, Variable
 from qswitch.agent.errors import StorageFailed
-from qswitch.agent.lkms import maintenance, seal
+from qswitch.agent.lkms import maintenance, master_key
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.store import Store
 
@@ -34,23 +34,23 @@ def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("form", [*FORMS, "as it is"])
 def test_a_credential(credentials: Path, form: str) -> None:
     (credentials / "master").write_bytes(FORMS.get(form, KEY))
-    assert seal.read(Credential("master")) == Key(KEY)
+    assert master_key.read(Credential("master")) == Key(KEY)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_variable(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     monkeypatch.setitem(os.environb, b"MASTER", FORMS[form])
-    assert seal.read(Variable("MASTER")) == Key(KEY)
-    taken = seal.held(Variable("MASTER"))
-    assert "MASTER" not in os.environ and seal.read(taken) == Key(KEY)
-    assert seal.describe(taken) == "env:MASTER" and KEY.hex() not in repr(taken)
+    assert master_key.read(Variable("MASTER")) == Key(KEY)
+    taken = master_key.held(Variable("MASTER"))
+    assert "MASTER" not in os.environ and master_key.read(taken) == Key(KEY)
+    assert master_key.describe(taken) == "env:MASTER" and KEY.hex() not in repr(taken)
 
 
 @pytest.mark.parametrize("text", [b"", b"abc", KEY.hex().encode()[:-2], base64.b64encode(KEY[:31]), b"\xff" * 44, b"z" * 64])
 def test_what_is_no_master_key_is_told_without_a_word_of_it(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     monkeypatch.setitem(os.environb, b"MASTER", text)
     with pytest.raises(StorageFailed, match="env:MASTER must be 32 octets") as caught:
-        seal.read(Variable("MASTER"))
+        master_key.read(Variable("MASTER"))
     assert len(text) < 4 or text[:4].decode("latin-1") not in str(caught.value)
 
 
@@ -64,23 +64,23 @@ def test_what_is_no_master_key_is_told_without_a_word_of_it(monkeypatch: pytest.
 )
 def test_a_master_key_that_is_not_there(credentials: Path, source: MasterKeySource, told: str) -> None:
     with pytest.raises(StorageFailed, match=told):
-        seal.read(source)
+        master_key.read(source)
     assert credentials.exists()
 
 
 def test_credentials_outside_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     with pytest.raises(StorageFailed, match="CREDENTIALS_DIRECTORY is not set; systemd sets it"):
-        seal.read(Credential("master"))
+        master_key.read(Credential("master"))
 
 
 def test_a_variable_is_not_left_in_the_process_nor_its_children() -> None:
     program = (
         "import os, subprocess, sys\n"
         "from qswitch.agent.config import Variable\n"
-        "from qswitch.agent.lkms import seal\n"
-        "held = seal.held(Variable('MASTER'))\n"
-        "assert seal.read(held) and seal.read(seal.successor(held))\n"
+        "from qswitch.agent.lkms import master_key\n"
+        "held = master_key.held(Variable('MASTER'))\n"
+        "assert master_key.read(held) and master_key.read(master_key.successor(held))\n"
         "child = subprocess.run(['env'], capture_output=True, check=True).stdout\n"
         "sys.stdout.buffer.write(open('/proc/self/environ', 'rb').read() + child)\n"
     )
@@ -107,7 +107,7 @@ async def test_a_credential_is_rotated_to_the_one_beside_it(credentials: Path, t
     with pytest.raises(StorageFailed, match="is the master key itself"):
         maintenance.rotate(store, source)
     (credentials / "master.next").write_bytes(KEY[::-1])
-    new = seal.fingerprint(Key(KEY[::-1]))
+    new = master_key.fingerprint(Key(KEY[::-1]))
     assert maintenance.rotate(store, source) == maintenance.Rotated(new, False)
     await opened(tmp_path, source)  # by its successor, until the keeper has put that in its place
     assert maintenance.rotate(store, source) == maintenance.Rotated(new, True)
@@ -115,7 +115,7 @@ async def test_a_credential_is_rotated_to_the_one_beside_it(credentials: Path, t
     await opened(tmp_path, source)
     (credentials / "master").write_bytes(KEY)
     with pytest.raises(
-        StorageFailed, match=f"its own has fingerprint {new}; credential:master has {seal.fingerprint(Key(KEY))}"
+        StorageFailed, match=f"its own has fingerprint {new}; credential:master has {master_key.fingerprint(Key(KEY))}"
     ):
         await opened(tmp_path, source)
 
