@@ -311,7 +311,9 @@ async def test_the_far_end_burns_what_was_purged_and_both_go_on(net: Net) -> Non
     done = await purged(a, [LINK])
     assert done.blocks == 40 and done.octets > 38 * 4096 and done.other_rows == 0
     await until(lambda: b.keys.levels(LINK).stored_bits == 0)
-    assert b.keys.levels(LINK).burnt_bits == a.keys.levels(LINK).burnt_bits == 8 * done.octets
+    assert a.keys.levels(LINK).burnt_bits == 8 * done.octets
+    # What was allocated here and not yet known there when the manager stopped is burnt there, too.
+    assert 0 <= b.keys.levels(LINK).burnt_bits - 8 * done.octets <= 8 * 64 * 32
     assert a.keys.levels(other).stored_bits == 8 * 4096 * 10, "the key of another link"
     assert a.keys.first_block(LINK) == 40, "numbers never come twice"
     await net.feed(LINK, "a", "b", 10)
