@@ -223,7 +223,8 @@ def purge(file: Path, output: str, links: tuple[str, ...], everything: bool, yes
     """Erases stored key: of one link, or all there is. Only while the agent does not run.
 
     The far ends burn their copies when the agent is back and the ends meet: the highest block numbers stay, and no number
-    ever comes twice. Links fill up anew. With --all, applications open their key streams anew. Needs no master key.
+    ever comes twice. Links fill up anew. With --all, applications open their key streams anew, and
+    a key with an id that only the far end still has goes there at its time to live. Needs no master key.
 
     What a flash medium, a copying file system or a snapshot keeps of erased rows, it keeps sealed under the master
     key: rotate that afterwards.

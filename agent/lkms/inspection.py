@@ -252,8 +252,9 @@ def _verify_rows(config: LkmsConfig, database: sqlite3.Connection, findings: Fin
             continue
         findings.opened += 1
         if len(content) >= TELLING_OCTETS:
-            first = seen.setdefault(hashlib.sha256(content.view()).digest(), where)
-            if first != where:
+            name = f"key {row[-1]}" if one.kind == "key" else where  # one id, for several applications, is one key
+            first = seen.setdefault(hashlib.sha256(content.view()).digest(), name)
+            if first != name:
                 findings.problems.append(f"{where} holds the same key as {first}")
 
 

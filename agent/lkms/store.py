@@ -68,6 +68,7 @@ CREATE TABLE IF NOT EXISTS master (id INTEGER PRIMARY KEY CHECK (id = 1), finger
 SEALED = (
     Sealed("blocks", "block", ("link", "number", "cursor", "size")),
     Sealed("chunks", "chunk", ("ksid", "incarnation", "number")),
+    Sealed("keys", "key", ("ksid", "id")),
 )
 
 
@@ -106,6 +107,8 @@ class Contents:
         """When the youngest key that is held was made or allocated; 0 when there is none."""
         moments = [block.made for blocks in self.blocks.values() for block in blocks]
         moments += [chunk.since for chunks in self.chunks.values() for chunk in chunks.values()]
+        keys = [key for many in (*self.held.values(), *self.stocks.values()) for key in many.values()]
+        moments += [key.since or key.made for key in keys]
         return max(moments, default=0.0)
 
 

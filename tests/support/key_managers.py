@@ -175,18 +175,3 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-def audit(net: Net, *links: LinkId) -> None:
-    """No octet of a link goes to two consumers, at one end or at both."""
-    for link in links:
-        consumers: dict[tuple[int, int], str] = {}
-        for node in net.nodes.values():
-            once: set[tuple[int, int]] = set()
-            for row in ledger(node.config.store):
-                if row.link == link:
-                    octets = {(row.block, octet) for octet in range(row.offset, row.offset + row.length)}
-                    assert not once & octets
-                    once |= octets
-                    if row.kind != "burnt":
-                        assert all(consumers.setdefault(octet, row.consumer) == row.consumer for octet in octets)

@@ -18,6 +18,7 @@ from killed_lines import deaths
 from qswitch.agent.config import LkmsConfig, TlsFiles
 from qswitch.agent.errors import StorageFailed
 from qswitch.agent.lkms import control, inspection, maintenance, master_key
+from qswitch.agent.lkms.delivery import StoredKey
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.pool import Totals
 from qswitch.agent.lkms.store import SEALED, Contents, Store
@@ -50,6 +51,7 @@ def fill(folder: Path, blocks: int = 3) -> None:
         store.stream(Progress(KSID, node_id("b"), 7, 32, next_index=4, confirmed=4))
         for index in (2, 3):
             store.chunk(KSID, 7, index, StoredChunk(material(link_id(3), index, 32), 1.0, 1.0, 0))
+        store.key(KSID, "an id", False, StoredKey(material(link_id(4), 1, 32), 1.0, 0, 1.0))
         await store.commit()
         await store.close()
 
@@ -70,7 +72,8 @@ def content(folder: Path) -> dict[str, bytes]:
     held = asyncio.run(read())
     blocks = {f"{link} {one.number}": bytes(one.key.view()) for link, many in held.blocks.items() for one in many}
     chunks = {f"{ksid} {at}": bytes(one.key.view()) for ksid, many in held.chunks.items() for at, one in many.items()}
-    return blocks | chunks
+    keys = {f"{ksid} {key_id}": bytes(one.key.view()) for ksid, many in held.held.items() for key_id, one in many.items()}
+    return blocks | chunks | keys
 
 
 def name(path: Path) -> str:
@@ -97,7 +100,7 @@ def test_a_rotation_changes_the_master_key_and_no_other(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "master.key", copy)
     done = maintenance.rotate(tmp_path / "keys.sqlite", tmp_path / "master.key")
     assert done == maintenance.Rotated(name(tmp_path / "master.key"), False)
-    assert content(tmp_path) == before and len(before) == 8
+    assert content(tmp_path) == before and len(before) == 9
     assert (tmp_path / "master.key").read_bytes() != old and (tmp_path / "master.key").stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "keys.sqlite", "keys.sqlite.lock", "master.key"]
     shutil.copy(tmp_path / "keys.sqlite", copy)
@@ -113,7 +116,7 @@ def test_nothing_of_the_old_seals_stays_in_the_files(tmp_path: Path) -> None:
         old += [row[0] for row in database.execute("SELECT salt FROM salts")]
     maintenance.rotate(tmp_path / "keys.sqlite", tmp_path / "master.key")
     octets = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert len(old) == 83 and not [one for one in old if one[16:48] in octets]
+    assert len(old) == 84 and not [one for one in old if one[16:48] in octets]
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.soak)])
@@ -350,7 +353,7 @@ def test_a_link_that_is_not_there_is_not_purged(tmp_path: Path) -> None:
         maintenance.purge(tmp_path / "keys.sqlite", [LINK, LinkId("nowhere")], True)
     with pytest.raises(StorageFailed, match="there is no key store"):
         maintenance.purge(tmp_path / "other.sqlite", None, True)
-    assert len(content(tmp_path)) == 8
+    assert len(content(tmp_path)) == 9
 
 
 def test_purged_rows_are_not_in_the_files(tmp_path: Path) -> None:
@@ -361,7 +364,7 @@ def test_purged_rows_are_not_in_the_files(tmp_path: Path) -> None:
     (tmp_path / "master.key").unlink()
     assert maintenance.purge(tmp_path / "keys.sqlite", None, True).blocks == 80
     octets = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert len(old) == 82 and not [one for one in old if one[16:48] in octets]
+    assert len(old) == 83 and not [one for one in old if one[16:48] in octets]
 
 
 # Verification ----------------------------------------------------------------------------------------------------------
@@ -388,7 +391,7 @@ DAMAGES = {
 def test_verification_tells_what_is_wrong(tmp_path: Path, told: str) -> None:
     fill(tmp_path)
     found = inspection.verify(config(tmp_path), runs=False)
-    assert (found.problems, found.notes, found.opened) == ([], [], 8)
+    assert (found.problems, found.notes, found.opened) == ([], [], 9)
     with closing(sqlite3.connect(tmp_path / "keys.sqlite")) as database, database:
         assert database.execute(DAMAGES[told].format(link=LINK)).rowcount > 0
     assert any(told in problem for problem in inspection.verify(config(tmp_path), runs=False).problems)
