@@ -262,9 +262,9 @@ class Agreement(RuleBasedStateMachine):
     @rule(end=ends)
     def get_again(self, end: int) -> None:
         """A reply was lost."""
-        last = self.last[end]
-        if last is not None and self.both[end].stream.progress.released == last[0]:
-            chunk = self.both[end].stream.read(last[0], self.both[end].now)
+        last, stream = self.last[end], self.both[end].stream
+        if last is not None and stream.progress.released == last[0] and not stream._closed():
+            chunk = stream.read(last[0], self.both[end].now)
             assert chunk is None or bytes(chunk.key.view()) == last[1]
 
     @rule(end=ends, octets=st.integers(1, 2 * BLOCK))
