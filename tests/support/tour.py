@@ -209,6 +209,10 @@ class Program:
         heard, self._said = self._said[: found.end()], self._said[found.end() :]
         return heard
 
+    def unhear(self, said: str) -> None:
+        """There was more in it than was waited for."""
+        self._said = said + self._said
+
     def leave(self, farewell: str = "") -> None:
         """Lets it end as its user does, by a last word or the end of input."""
         try:

@@ -203,9 +203,10 @@ class Console:
     def subscribe(self, since: str = "") -> None:
         if since:
             assert "rpc-error>" in self._asked("create-subscription none")
-            self._done(f"rpc {self._file(subscription(since))}")
+            said = self._done(f"rpc {self._file(subscription(since))}")
         else:
-            self._done("create-subscription")
+            said = self._done("create-subscription")
+        self._program.unhear(said)  # a thread of its own prints what is notified, maybe before the reply
 
     def notification(self) -> str:
         return self._program.hear("</notification>")
