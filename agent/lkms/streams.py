@@ -292,13 +292,20 @@ class Stream:
         ends = (self.progress.attachment, self.progress.peer_attachment)
         if Attachment.CLOSED in ends or Attachment.CONNECTED not in ends or not self.progress.chunk_size:
             return
-        while self.synced and self.progress.next_index < target and self._extend(target - self.progress.next_index):
-            pass
+        if self._due(target):
+            while self.synced and self.progress.next_index < target and self._extend(target - self.progress.next_index):
+                pass
+
+    def _due(self, target: int) -> bool:
+        """Leader: someone waits, or a quarter is used up; an extension for each chunk read would cost as many messages."""
+        missing = target - self.progress.next_index
+        waits = self.progress.next_index < self.wanted
+        return missing > 0 and (waits or missing >= max(1, (target - self.progress.highest_read) // 4))
 
     def short(self) -> int:
         """Leader: the octets of a chunk that is wanted and for which there is no key; 0 while none is."""
         open_here = Attachment.CONNECTED in (self.progress.attachment, self.progress.peer_attachment)
-        wants = self.leads and self.synced and open_here and self.progress.next_index < self._target()
+        wants = self.leads and self.synced and open_here and self._due(self._target())
         return self.progress.chunk_size if wants else 0
 
     def _extend(self, count: int) -> bool:

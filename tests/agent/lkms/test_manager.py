@@ -13,6 +13,7 @@ from key_managers import Net, Node, audit, link_id, material, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, InvalidValue, PeerNotConnected, StorageFailed, UnknownKeyStream
 from qswitch.agent.lkms.manager import StreamConfig
+from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import KeyStreamId, LinkId
 from qswitch.protocol.lkms import Relay
 
@@ -57,6 +58,20 @@ async def test_both_ends_of_a_link_read_the_same(net: Net) -> None:
     assert len({key for _, key, _ in ones}) == 200
     assert a.keys.consumed_bits(KSID) == b.keys.consumed_bits(KSID) == 200 * 256
     assert not a.seen.alarms and not b.seen.alarms
+    audit(net, link_id(1))
+
+
+async def test_key_is_allocated_for_many_chunks_at_once(net: Net) -> None:
+    """An extension for each chunk would cost two messages and a commit at both ends a GET_KEY."""
+    await line(net, "ab", 8)
+    a, b = net.nodes.values()
+    await open_stream(net, "a", "b", [link_id(1)])
+    ones = [await read(a, None) for _ in range(200)]
+    assert ones == [await read(b, None) for _ in range(200)]
+    for node in (a, b):
+        await node.keys._store.commit()
+        allocated = {row.consumer for row in ledger(node.config.store) if row.kind == "stream"}
+        assert 1 < len(allocated) <= 200 // 8
     audit(net, link_id(1))
 
 
