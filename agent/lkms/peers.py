@@ -257,7 +257,7 @@ class Peers:
                     _, session = await loop.create_connection(
                         lambda: Session(self, node), endpoint.address, endpoint.port, ssl=self._context
                     )
-                await session.closed
+                await asyncio.shield(session.closed)  # or `drop`, which cancels, would take it for closed and leave it open
             except (OSError, TimeoutError, ValueError) as error:  # ssl.SSLError is an OSError; no host name is a ValueError
                 log.debug("key manager not reached peer=%s problem=%s", node, error)
             finally:

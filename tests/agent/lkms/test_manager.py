@@ -42,6 +42,14 @@ async def line(net: Net, names: str, blocks: int = 40) -> None:
         await net.feed(await net.fibre(number, one, other), one, other, blocks)
 
 
+async def test_a_session_that_is_no_longer_wanted_ends_at_both_ends(net: Net) -> None:
+    await line(net, "ab", 1)
+    a, b = net.nodes.values()
+    await until(lambda: a.keys.levels(link_id(1)).usable_bits > 0 and b.keys.levels(link_id(1)).usable_bits > 0)
+    await a.keys.remove_link(link_id(1))
+    await until(lambda: b.keys.levels(link_id(1)).usable_bits == 0, 3)  # much sooner than by silence
+
+
 # Streams on one link -----------------------------------------------------------------------------------------------------
 
 
