@@ -174,8 +174,12 @@ async def _relayed(chain: Chain, hops: int, seconds: float) -> Measured:
     await chain.route(link, hops)
     ksids = [str(uuid.uuid4()) for _ in range(STREAMS)]
     near, far = chain.managers[0], chain.managers[hops]
-    for one, other in ((far, _node(0)), (near, _node(hops))):
-        await one.ask("read", link=link, remote=other, ksids=ksids, octets=CHUNK_OCTETS)
+    await asyncio.gather(
+        *(
+            one.ask("read", link=link, remote=other, ksids=ksids, octets=CHUNK_OCTETS)
+            for one, other in ((far, _node(0)), (near, _node(hops)))
+        )
+    )
     await asyncio.sleep(WARM_UP_SECONDS)
     for one in (near, far):
         await one.ask("moments")
