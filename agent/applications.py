@@ -234,6 +234,8 @@ class ApplicationTable:
         have.qos = replace(request.qos, key_chunk_size=request.qos.key_chunk_size or have.qos.key_chunk_size)
         if before is not Phase.CONFIGURED and is_update(have.entry, requested(request.qos)):
             self._notify(ApplicationQosUpdate(have.ksid, requested(request.qos), request.qos.priority))
+        if before is Phase.CONFIGURED:  # a peer that came and went, as after a timeout, is not one that is there
+            have.peer_seen = self._keys.peer_attached(have.ksid)
         have.opening += 1
         try:
             await self._settle(have)

@@ -179,6 +179,7 @@ def offered(entry: ApplicationConfig, asked: etsi004.Qos, chunk_size: int, timeo
         key_chunk_size=chunk_size,
         max_bps=entry.qos.max_bandwidth_bps or asked.max_bps,
         min_bps=entry.qos.min_bandwidth_bps or asked.min_bps,
+        priority=entry.priority or asked.priority,
         ttl=entry.qos.ttl_seconds or asked.ttl,
         timeout=round(timeout * 1000),
     )

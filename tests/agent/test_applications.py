@@ -317,6 +317,33 @@ async def test_a_known_ksid_waits_for_the_peer_and_then_for_no_longer_than_its_t
     assert (await opening)[0] is Status.SUCCESS
 
 
+@pytest.mark.parametrize("gone", ["timed out", "closed"])
+async def test_a_peer_that_came_and_went_is_not_there(nodes: tuple[Node, Node], gone: str) -> None:
+    a, b = nodes
+    a.push(entry(a.node))
+    b.push(entry(b.node))
+    if gone == "closed":
+        assert (await a.open(ALICE, BOB))[0] is Status.PEER_ABSENT
+        b.table.refresh()
+        await a.close(ALICE)
+    else:
+        opening = asyncio.ensure_future(a.open(ALICE, BOB, STREAM, StreamQos(timeout=50)))
+        await asyncio.wait({opening}, timeout=0.01)
+        b.table.refresh()
+        with pytest.raises(TimedOut):
+            await opening
+    await asyncio.sleep(0.01)
+    with pytest.raises(TimedOut):
+        await b.open(BOB, ALICE, STREAM, StreamQos(timeout=50))
+
+
+async def test_who_joins_gets_the_registered_priority(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b, priority=3)
+    for asked in (0, 9):
+        assert (await b.open(BOB, ALICE, STREAM, StreamQos(priority=asked)))[2].priority == 3
+
+
 async def test_both_ends_may_open_without_a_ksid(nodes: tuple[Node, Node]) -> None:
     a, b = nodes
     opening = [asyncio.ensure_future(a.open(ALICE, BOB)), asyncio.ensure_future(b.open(BOB, ALICE))]
