@@ -7,8 +7,10 @@ that says nothing for IDLE_SECONDS is taken for gone. OpenSSL negotiates a hybri
 where both ends have one.
 
 TLS protects who talks and about what. Key (Relay) is protected by the links' own key beneath it. State messages (Have,
-Alloc and so on) carry no one-time tag of their own yet: against an attacker who breaks TLS they are not protected;
-what such an attacker gains is that key is burnt or ends differ, never key itself.
+Alloc and so on) carry no one-time tag of their own yet: against an attacker who can speak for both ends, having broken
+TLS or taken their private keys, they are not protected. He can burn key and make ends differ; and by a forged Give, which
+makes both ends owners of a block, he can have its octets used twice: as two pads, their messages give him the XOR of two
+keys. An attacker with the certificate of another node only has none of that.
 """
 
 import asyncio
