@@ -359,16 +359,18 @@ CHANGES: dict[str, Callable[[], Callable[[Relay], Iterable[Relay]]]] = {
 async def test_with_both_certificates_he_cannot_change_nor_learn_what_is_relayed(
     net: Net, stopping: list[Wire], what: str
 ) -> None:
-    """Of the hop b – c he has it all. Four batches are meddled with: they are burnt, the rest arrives as it was made."""
+    """Of the hop b – c he has it all. Two batches are meddled with: they are burnt, the rest arrives as it was made."""
     for name in "abc":
         await net.node(name, doubt_seconds=2.0)
     a, b, c = net.nodes.values()
     a.keys._relays.pause_seconds = 0.1
-    change, left = CHANGES[what](), 4
+    change, left = CHANGES[what](), 2
 
     def meddle(dialer: bool, message: AnyMessage) -> Iterable[AnyMessage]:
         nonlocal left
         if not dialer or not isinstance(message, Relay) or not left:
+            return (message,)
+        if what == "cut_with_its_blocks" and len(message.blocks) < 2:  # nothing to cut from the first, small batches
             return (message,)
         left -= 1
         return change(message)
