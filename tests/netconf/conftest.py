@@ -6,20 +6,16 @@ Users with a key: controller, monitor, operator, guest; NACM is on, with the gro
 """
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-import asyncssh
 import netconf_front
 import pytest
 import rfc
 from differences import difference
-from netconf_front import NACM, Client, Front, free_port, server_data
+from netconf_front import NACM, Client, Front, serving
 from wire import Behind
 
 from qswitch import yang
@@ -31,31 +27,8 @@ USERS = ("controller", "monitor", "operator", "guest")
 @pytest.fixture(scope="session")
 def front(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """A prepared repository and a serving process."""
-    path = tmp_path_factory.mktemp("conformance")
-    prefix = f"qc{uuid.uuid4().hex[:10]}"
-    names = {"SYSREPO_REPOSITORY_PATH": str(path / "sysrepo"), "SYSREPO_SHM_PREFIX": prefix}
-    (path / "sysrepo").mkdir()
-    (path / "agent.toml").write_text(f'[node]\nrepository = "sysrepo"\nshm_prefix = "{prefix}"\n')
-    keys = {user: asyncssh.generate_private_key("ssh-ed25519") for user in USERS}
-    front = Front(
-        path, free_port(), asyncssh.generate_private_key("ssh-ed25519"), keys, {**os.environ, **names}, engine=engine
-    )
-    for user, key in keys.items():
-        key.write_private_key(str(front.key_file(user)))
-        front.key_file(user).chmod(0o600)
-    try:
-        _install(front)
-        front.side("apply", NACM + server_data(front.port, front.host_key, keys))
-        front.start()
+    with serving(tmp_path_factory.mktemp("conformance"), USERS, _install, engine=engine) as front:
         yield front
-        front.stop()
-    finally:
-        if front.process is not None and front.process.poll() is None:
-            front.process.kill()
-        front.stop_side()
-        for leftover in Path("/dev/shm").glob(f"{prefix}*"):
-            leftover.unlink(missing_ok=True)
-        shutil.rmtree(path / "sysrepo", ignore_errors=True)
 
 
 def _install(front: Front) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from lxml import etree
-from ncclient import manager
 from ncclient.operations import RPCError
 from ncclient.operations.errors import MissingCapabilityError
 from netconf_front import Front
@@ -16,22 +15,9 @@ A = "<values><word>a</word></values>"
 B = "<values><word>b</word></values>"
 
 
-def connect(front: Front) -> Any:
-    return manager.connect(
-        host="127.0.0.1",
-        port=front.port,
-        username="controller",
-        key_filename=str(front.key_file("controller")),
-        hostkey_verify=False,
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=10,
-    )
-
-
 @pytest.fixture
 def stock(front: Front) -> Iterator[Any]:
-    with connect(front) as session:
+    with front.stock() as session:
         yield session
 
 
@@ -90,7 +76,7 @@ def test_candidate(stock: Any) -> None:
 def test_confirmed_commit(front: Front, stock: Any) -> None:
     stock.edit_config(target="candidate", config=config(A))
     stock.commit(confirmed=True, timeout="60", persist="token")
-    with connect(front) as other:
+    with front.stock() as other:
         other.commit(persist_id="token")
     assert word(stock) == ["a"]
 
@@ -114,7 +100,7 @@ def test_copy(stock: Any) -> None:
 
 @rfc("6241", "7.5", "a stock client learns who holds a lock")
 def test_lock(front: Front, stock: Any) -> None:
-    with connect(front) as other, other.locked("running"):
+    with front.stock() as other, other.locked("running"):
         with pytest.raises(RPCError) as caught:
             stock.lock("running")
         assert caught.value.tag == "lock-denied"
@@ -125,7 +111,7 @@ def test_lock(front: Front, stock: Any) -> None:
 
 @rfc("6241", "7.9", "a stock client kills another's session")
 def test_kill(front: Front, stock: Any) -> None:
-    other = connect(front)
+    other = front.stock()
     stock.kill_session(other.session_id)
     with pytest.raises(Exception, match=r"(?i)session|connected|timeout|transport"):
         other.get_config("running")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from lxml import etree
 from nacm import limited, rule
-from ncclient import manager
 from ncclient.operations import RPCError
 from ncclient.xml_ import to_ele
 from netconf_front import QKD, Front
@@ -22,22 +21,9 @@ NMDA = 'xmlns="urn:ietf:params:xml:ns:yang:ietf-netconf-nmda" xmlns:ds="urn:ietf
 FILTER = ("subtree", f'<happened xmlns="{C}"/>')
 
 
-def connect(front: Front, user: str = "controller") -> Any:
-    return manager.connect(
-        host="127.0.0.1",
-        port=front.port,
-        username=user,
-        key_filename=str(front.key_file(user)),
-        hostkey_verify=False,
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=10,
-    )
-
-
 @pytest.fixture
 def stock(front: Front) -> Iterator[Any]:
-    with connect(front) as session:
+    with front.stock() as session:
         yield session
 
 
@@ -85,7 +71,7 @@ def test_schema(stock: Any) -> None:
 @rfc("8341", "3.4.3", "a stock client is told that access is denied")
 def test_access(front: Front, access: Access) -> None:
     access(limited(rule("deny", "exec", "ietf-netconf", rpc="lock")))
-    with connect(front, "guest") as guest:
+    with front.stock("guest") as guest:
         for refused in (
             lambda: guest.lock("running"),
             lambda: guest.edit_config(

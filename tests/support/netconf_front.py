@@ -3,18 +3,22 @@
 import asyncio
 import base64
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 from lxml import etree
+from ncclient import manager
 
 from qswitch import yang
 from qswitch.agent.repository import MARKER
@@ -190,6 +194,25 @@ class Front:
                 await client.greet(*(capabilities or (netconf.BASE_1_0, netconf.BASE_1_1)))
             yield client
 
+    def stock(self, user: str = "controller", seconds: float = 10) -> Any:
+        """A session of unchanged ncclient."""
+        return manager.connect(
+            host="127.0.0.1",
+            port=self.port,
+            username=user,
+            key_filename=str(self.key_file(user)),
+            hostkey_verify=False,
+            allow_agent=False,
+            look_for_keys=False,
+            timeout=seconds,
+        )
+
+    def resident(self) -> int:
+        """Octets of memory of the serving process."""
+        assert self.process is not None
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def side(self, command: str, argument: str = "") -> None:
         """Has the process beside the server do something to the repository (see sysrepo_side.py)."""
         if self.beside is None:
@@ -224,6 +247,36 @@ def install(front: Front) -> None:
     for name in yang.REPLAY:
         subprocess.run(["sysrepoctl", "-c", name, "-r", "on"], check=True, env=front.environment, timeout=60)
     (front.path / "sysrepo" / MARKER).write_text("{}")
+
+
+@contextmanager
+def serving(
+    path: Path, users: Sequence[str], install: Callable[[Front], None] = install, rules: str = NACM, engine: str = "builtin"
+) -> Iterator[Front]:
+    """A prepared repository below a folder, with a serving process; all of it is gone afterwards."""
+    prefix = f"qt{uuid.uuid4().hex[:10]}"
+    names = {"SYSREPO_REPOSITORY_PATH": str(path / "sysrepo"), "SYSREPO_SHM_PREFIX": prefix}
+    (path / "sysrepo").mkdir()
+    (path / "agent.toml").write_text(f'[node]\nrepository = "sysrepo"\nshm_prefix = "{prefix}"\n')
+    keys = {user: asyncssh.generate_private_key("ssh-ed25519") for user in users}
+    host_key = asyncssh.generate_private_key("ssh-ed25519")
+    front = Front(path, free_port(), host_key, keys, {**os.environ, **names}, engine=engine)
+    for user, key in keys.items():
+        key.write_private_key(str(front.key_file(user)))
+        front.key_file(user).chmod(0o600)
+    try:
+        install(front)
+        front.side("apply", rules + server_data(front.port, host_key, keys))
+        front.start()
+        yield front
+        assert front.stop() == 0
+    finally:
+        if front.process is not None and front.process.poll() is None:
+            front.process.kill()
+        front.stop_side()
+        for leftover in Path("/dev/shm").glob(f"{prefix}*"):
+            leftover.unlink(missing_ok=True)
+        shutil.rmtree(path / "sysrepo", ignore_errors=True)
 
 
 def free_port() -> int:

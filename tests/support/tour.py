@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from ncclient import manager
 from netconf_front import NODE, QKD, Front
 
 from qswitch.protocol.netconf import BASE, MONITORING
@@ -79,7 +78,7 @@ def tour(start: Start, front: Front) -> None:
     """The whole of it. Another session, ncclient's, is there to be in the way."""
     front.side("follow")
     begun = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    with stock(front) as other, start() as us:
+    with front.stock(seconds=SECONDS) as other, start() as us:
         see_what_is_offered(us)
         fetch_every_schema(us, other)
         edit_and_fall_back(us)
@@ -92,24 +91,10 @@ def tour(start: Start, front: Front) -> None:
     with start() as us:
         us.subscribe(begun)
         hear(us, "71", "replayComplete")
-    victim = stock(front)
+    victim = front.stock(seconds=SECONDS)
     with start() as us:
         us.kill(victim.session_id)
     eventually(lambda: not victim.connected)
-
-
-def stock(front: Front) -> Any:
-    """A session of ncclient."""
-    return manager.connect(
-        host="127.0.0.1",
-        port=front.port,
-        username="controller",
-        key_filename=str(front.key_file("controller")),
-        hostkey_verify=False,
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=SECONDS,
-    )
 
 
 def eventually(true: Callable[[], bool]) -> None:

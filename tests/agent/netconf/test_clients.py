@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ncclient import manager
 from ncclient.operations import RPCError
 from ncclient.transport import AuthenticationError
 from netconf_front import NODE, QKD, Front
@@ -32,22 +31,9 @@ def config(operation: str) -> str:
     return f'<config xmlns="{BASE}">{data(operation)}</config>'
 
 
-def connect(front: Front, user: str = "controller") -> Any:
-    return manager.connect(
-        host="127.0.0.1",
-        port=front.port,
-        username=user,
-        key_filename=str(front.key_file(user)),
-        hostkey_verify=False,
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=10,
-    )
-
-
 @pytest.fixture
 def client(front: Front) -> Iterator[Any]:
-    with connect(front) as client:
+    with front.stock() as client:
         yield client
 
 
@@ -95,7 +81,7 @@ def test_ncclient_hears_notifications(front: Front, client: Any) -> None:
 def test_ncclient_with_a_strange_key_is_refused(front: Front) -> None:
     shutil.copy(front.key_file("monitor"), front.key_file("nobody"))
     with pytest.raises(AuthenticationError):
-        connect(front, "nobody")
+        front.stock("nobody")
 
 
 def console(front: Front, *arguments: str) -> str:
@@ -138,7 +124,7 @@ def test_five_hundred_links_are_read_quickly(front: Front) -> None:
         for i in range(500)
     )
     front.side("apply", f'<qkd_node xmlns="{QKD}"><qkd_links>{links}</qkd_links></qkd_node>')
-    with connect(front) as client:
+    with front.stock() as client:
         started = time.perf_counter()
         reply = client.get_config("running", filter=FILTER)
         seconds = time.perf_counter() - started

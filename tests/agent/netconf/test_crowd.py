@@ -5,11 +5,9 @@ The short run is part of every test run; `make soak` runs the same for minutes.
 
 import asyncio
 import contextlib
-import os
 import statistics
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncssh
 import pytest
@@ -103,13 +101,6 @@ async def crowd_of(front: Front, number: int) -> AsyncIterator[list[Client]]:
         yield clients
 
 
-def resident(front: Front) -> int:
-    """Octets of memory of the serving process."""
-    assert front.process is not None
-    pages = int(Path(f"/proc/{front.process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 async def live(front: Front, seconds: float) -> None:
     crowd = Crowd(front)
     front.side("follow")  # as an agent does: what is configured is then in effect, and part of what `get` reads
@@ -127,9 +118,9 @@ async def live(front: Front, seconds: float) -> None:
             for _ in range(200):  # asks for much, and reads none of it
                 stuck.send(netconf.build_rpc("1", b"<get/>"))
             await asyncio.sleep(seconds / 3)
-            before = resident(front)
+            before = front.resident()
             await asyncio.sleep(seconds * 2 / 3)
-            after = resident(front)
+            after = front.resident()
             crowd.stop.set()
         await editing[0].ok("<validate><source><running/></source></validate>")
     assert min(crowd.rounds) > 0, crowd.rounds

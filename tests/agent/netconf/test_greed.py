@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-from pathlib import Path
 
 from netconf_front import QKD, Client, Front
 
@@ -15,13 +13,6 @@ SUBSCRIBE = '<create-subscription xmlns="urn:ietf:params:xml:ns:netconf:notifica
 HEARS = f'<filter type="xpath" xmlns:q="{QKD}" select="/q:*[starts-with(local-name(), \'sdqkdn_\')]"/>'
 OUT = f'<sdqkdn_interface_out xmlns="{QKD}"><qkd_interface><qkdi_id>{{}}</qkdi_id></qkd_interface></sdqkdn_interface_out>'
 SMALL = f'<get-config><source><running/></source><filter><qkd_node xmlns="{QKD}"><qkdn_id/></qkd_node></filter></get-config>'
-
-
-def resident(front: Front) -> int:
-    """Octets of memory of the serving process."""
-    assert front.process is not None
-    pages = int(Path(f"/proc/{front.process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def ask_again_and_again(client: Client) -> None:
@@ -56,10 +47,10 @@ async def test_a_user_who_asks_for_the_world_delays_no_other(front: Front) -> No
 async def test_what_a_channel_brings_along_is_not_kept(front: Front) -> None:
     async with front.connect() as client:
         await client.ok(SMALL)
-        before = resident(front)
+        before = front.resident()
         held = []
         for _ in range(8):
             environment = {f"V{number}": "x" * 20_000 for number in range(300)}
             held.append(await client.connection.open_session(subsystem="netconf", encoding=None, env=environment))
         await client.ok(SMALL)
-        assert resident(front) - before < 24 << 20
+        assert front.resident() - before < 24 << 20

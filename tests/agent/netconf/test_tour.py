@@ -12,7 +12,7 @@ from ncclient.operations import RPCError
 from netconf_front import QKD, Front
 from scrapli_netconf.driver import AsyncNetconfDriver
 from scrapli_netconf.response import NetconfResponse
-from tour import FILTER, SECONDS, Program, stock, tour
+from tour import FILTER, SECONDS, Program, tour
 
 from qswitch import yang
 from qswitch.protocol.netconf import MONITORING, NOTIFICATION
@@ -25,7 +25,7 @@ def subscription(since: str) -> str:
 
 class Ncclient:
     def __init__(self, front: Front) -> None:
-        self._manager = stock(front)
+        self._manager = front.stock(seconds=SECONDS)
 
     def __enter__(self) -> "Ncclient":
         return self
