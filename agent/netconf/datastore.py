@@ -50,12 +50,11 @@ class Reading:
 
 
 class Datastore:
-    """The connection of the process, its unrestricted session for the server's own needs, and NACM."""
+    """The connection of the process, and NACM. Whoever needs a session gets one: each serves one thread at a time."""
 
     def __init__(self) -> None:
         """Connects. Raises sysrepo.SysrepoError when there is no usable repository."""
         self._connection = sysrepo.SysrepoConnection()
-        self.own = self._connection.start_session("running")
         # NACM is set up once in a process, on a session that stays (netconf_acm.h).
         self._nacm = self._connection.start_session("running")
         self._nacm.init_nacm("nobody")
@@ -65,13 +64,12 @@ class Datastore:
 
     def refresh(self) -> None:
         """Reads the modules anew: at the start, and after they have changed."""
-        with self.own.get_ly_ctx() as context:
+        with self.start_session() as session, session.get_ly_ctx() as context:
             self.schema = Schema(context, self._content_id())
 
     def stop(self) -> None:
         self.rules.stop()
-        for session in (self.own, self._nacm):
-            session.stop()
+        self._nacm.stop()
         self._connection.disconnect()
 
     def open(self, user: str, session_id: int) -> "UserSession":
@@ -91,11 +89,12 @@ class Datastore:
         return str(found.get("yang-library", {}).get("content-id", ""))
 
     def read_own(self, xpath: str) -> dict[str, Any]:
-        """Running configuration, unrestricted, as Python values; empty when there is none."""
-        try:
-            found: dict[str, Any] = self.own.get_data(xpath)
-        except (sysrepo.SysrepoNotFoundError, sysrepo.SysrepoLyError):
-            return {}
+        """Running configuration, unrestricted, as Python values; empty when there is none. Raises sysrepo.SysrepoError."""
+        with self.start_session() as session:
+            try:
+                found: dict[str, Any] = session.get_data(xpath)
+            except sysrepo.SysrepoNotFoundError:
+                return {}
         return found
 
     def export_running(self) -> bytes:
@@ -129,7 +128,7 @@ class UserSession:
         self.session = session
         self._datastore = datastore
         self._user = user.encode()
-        # A session of sysrepo serves one thread at a time; the end of a confirmed commit comes on one of its own.
+        # The end of a confirmed commit comes on a thread of its own.
         self._mutex = threading.RLock()
         lib.sr_nacm_set_user(session.cdata, self._user)
 
