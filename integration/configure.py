@@ -112,20 +112,29 @@ def _write_node(
         "etsi014.saes": {one.sae_id: one.uri for one in layout.applications},
     }
     user_tables = [{"name": user, "public_key": key, "role": user} for user, key in users.items()]
-    interfaces = [
+    calls = {"name": "controller", "address": HOST, "port": home_port, "transport": layout.call_home}
+    text = _toml(sections) + _tables("netconf.users", user_tables) + _tables("interfaces", _interfaces(layout, node))
+    text += _tables("netconf.call_home", [calls] if layout.call_home else [])
+    (home / "agent.toml").write_text(text, encoding="utf-8")
+    return _described(node, identity, ports, host_key)
+
+
+def _interfaces(layout: Layout, node: str) -> list[dict[str, Any]]:
+    """Of agent.toml: one device at each end of a span."""
+    return [
         {
             "qkdi_id": number,
             "plugin": "simulated",
-            "device": f"{folder}-qkd-{number}",
+            "device": f"{node.lower()}-qkd-{number}",
             "port": 1,
             "options": {"fibre": f"../{_fibre(span.name)}", "end": end},
         }
         for number, span, end in layout.ports(node)
     ]
-    calls = {"name": "controller", "address": HOST, "port": home_port, "transport": layout.call_home}
-    text = _toml(sections) + _tables("netconf.users", user_tables) + _tables("interfaces", interfaces)
-    text += _tables("netconf.call_home", [calls] if layout.call_home else [])
-    (home / "agent.toml").write_text(text, encoding="utf-8")
+
+
+def _described(node: str, identity: str, ports: Ports, host_key: str) -> dict[str, Any]:
+    """A node's part of the descriptor."""
     return {
         "name": node,
         "qkdn_id": identity,
@@ -139,8 +148,8 @@ def _write_node(
         "etsi004": {"host": HOST, "port": ports.etsi004},
         "etsi014": {"url": f"https://{HOST}:{ports.etsi014}", "kme_id": identity},
         "pids": {},
-        "log": f"{folder}/agent.log",
-        "state_dir": folder,
+        "log": f"{node.lower()}/agent.log",
+        "state_dir": node.lower(),
     }
 
 
