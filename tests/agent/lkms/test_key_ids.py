@@ -9,7 +9,7 @@ import pytest
 from key_managers import Net, Node, audit, link_id, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, StorageFailed, UnknownKeyStream
-from qswitch.agent.lkms import manager
+from qswitch.agent.lkms import key_ids
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import DeliveryConfig, StreamConfig
 from qswitch.agent.lkms.store import ledger
@@ -253,7 +253,7 @@ async def test_a_third_node_has_no_say_in_the_keys_of_two_others(net: Net) -> No
 
 
 async def test_a_node_holds_so_many_keys_of_all_pairs(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager, "MAX_HELD", 60)
+    monkeypatch.setattr(key_ids, "MAX_HELD", 60)
     await line(net, "ab", 20)
     a, b = net.nodes.values()
     await associate(net, "a", "b", link_id(1))

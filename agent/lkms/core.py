@@ -1,0 +1,136 @@
+"""What the parts of the key manager share: its state, its store and sessions, waiting and waking.
+
+Each part (link_calls.py, stream_calls.py, key_ids.py: what the rest of the node asks for; dispatch.py: what other key
+managers say; sharing.py: what follows) is a class over this one, and manager.py is all of them together.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import Protocol
+
+from qswitch.protocol.lkms import AnyMessage, LinkSync
+
+from ..config import LkmsConfig
+from ..model import Endpoint, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId
+from .clock import Clock
+from .delivery import Delivery
+from .peers import Peers, Session
+from .pool import Pool
+from .relay import Relays
+from .store import Contents, Store
+from .streams import Stream
+
+log = logging.getLogger(__name__)
+
+MEET_SECONDS = 1.0  # callers wait so long for the ends to agree
+
+
+class Observer(Protocol):
+    """Hears what happens in the key manager. Called on the loop; must return at once."""
+
+    def link_levels_changed(self, link: LinkId) -> None:
+        """Usable key came or ran out, or the store of the link got full or ceased to be."""
+
+    def alarm(self, link: LinkId | None, message: str) -> None: ...
+
+
+class Core(ABC):
+    """All state of a key manager that more than one part of it touches."""
+
+    _relays: Relays
+    _peers: Peers
+
+    def __init__(self, node: NodeId, config: LkmsConfig, observer: Observer) -> None:
+        self._node, self._config, self._observer = node, config, observer
+        self._store = Store(config.store, config.master_key, config.ledger, partial(observer.alarm, None))
+        self._saved, self._clock = Contents(), Clock()
+        self._configs: dict[LinkId, LinkConfig] = {}
+        self._pools: dict[LinkId, Pool] = {}
+        self._streams: dict[KeyStreamId, Stream] = {}
+        self._deliveries: dict[KeyStreamId, Delivery] = {}
+        self._room: dict[LinkId, asyncio.Event] = {}
+        self._shown: dict[LinkId, tuple[bool, bool]] = {}
+        self._fresh: dict[LinkId, tuple[int, Session, list[int]]] = {}
+        self._waiters: dict[KeyStreamId, set[asyncio.Future[None]]] = {}
+        self._settling = False
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Does what can be done now."""
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _poke(self) -> None:
+        """Something changed: once this turn of the loop is over, do what can be done now."""
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def _alarm(self, link: LinkId | None, message: str) -> None:
+        log.error("alarm link=%s problem=%s", link, message)
+        self._observer.alarm(link, message)
+
+    # Waiting -------------------------------------------------------------------------------------------------------------
+
+    async def _changed(self, ksid: KeyStreamId) -> None:
+        """Returns when anything has happened to a stream."""
+        future = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(ksid, set())
+        waiters.add(future)
+        try:
+            await future
+        finally:
+            waiters.discard(future)
+            if not waiters and self._waiters.get(ksid) is waiters:
+                del self._waiters[ksid]
+
+    def _wake(self, ksid: KeyStreamId) -> None:
+        for future in self._waiters.get(ksid, ()):
+            if not future.done():
+                future.set_result(None)
+        self._poke()
+
+    # Peers -----------------------------------------------------------------------------------------------------------------
+
+    def _choose_peers(self) -> None:
+        """Sessions with all far ends, with the neighbours on routes, and with the peers of streams."""
+        endpoints: dict[NodeId, Endpoint | None] = {}
+        for config in self._configs.values():
+            far = far_end(config)
+            for node in (config.previous_hop, config.next_hop, far):
+                if node is not None and node != self._node:
+                    endpoints.setdefault(node, self._config.peers.get(node))
+            if far is not None and config.remote_lkms is not None:
+                endpoints[far] = config.remote_lkms
+        for stream in self._streams.values():
+            endpoints.setdefault(stream.config.remote, self._config.peers.get(stream.config.remote))
+        for delivery in self._deliveries.values():
+            if (remote := delivery.config.remote) != self._node:
+                endpoints.setdefault(remote, self._config.peers.get(remote))
+        for node in self._peers.wanted() - set(endpoints):
+            self._peers.drop(node)
+        for node, endpoint in endpoints.items():
+            self._peers.want(node, endpoint)
+
+    def _with(self, peer: NodeId) -> list[Pool | Stream | Delivery]:
+        pools: list[Pool | Stream | Delivery] = [pool for pool in self._pools.values() if pool.remote == peer]
+        others: list[Stream | Delivery] = [*self._streams.values(), *self._deliveries.values()]
+        return pools + [one for one in others if one.config.remote == peer]
+
+    def _send(self, peer: NodeId, message: AnyMessage) -> None:
+        """Sends once all that was noted before is durable, on the session there is now."""
+        if isinstance(message, LinkSync):
+            self._fresh.pop(LinkId(message.link), None)  # what comes now must be told after it, not before
+        session = self._peers.session(peer)
+        if session is not None:
+            self._store.after(partial(session.send, message))
+
+
+def far_end(link: LinkConfig) -> NodeId | None:
+    """The node that has the link's key as well; None on a relay node, which has none."""
+    if link.type is LinkType.VIRTUAL and link.previous_hop is not None and link.next_hop is not None:
+        return None
+    return link.remote_node

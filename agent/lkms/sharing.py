@@ -1,0 +1,47 @@
+"""What follows when anything has changed: key goes to who waits for it, and who watches is told."""
+
+from abc import ABC
+
+from qswitch.protocol.lkms import Have
+
+from ..config import LkmsConfig
+from ..model import LinkId, NodeId
+from .core import Core, Observer
+from .delivery import Delivery
+from .pool import Pool
+from .streams import Stream
+
+
+class Sharing(Core, ABC):
+    """Key goes round among streams and associations, then to pads."""
+
+    def __init__(self, node: NodeId, config: LkmsConfig, observer: Observer) -> None:
+        super().__init__(node, config, observer)
+        self._first = 0  # of streams and deliveries, when key is shared out next
+
+    def _settle(self) -> None:
+        self._settling = False
+        if self._store.failing is None:
+            waiting: list[Stream | Delivery] = sorted(self._streams.values(), key=lambda one: one.config.ksid)
+            waiting += self._deliveries.values()
+            self._first = (self._first + 1) % max(1, len(waiting))  # or scarce key would all go to the lowest id
+            for one in (*waiting[self._first :], *waiting[: self._first]):
+                if isinstance(one, Stream):
+                    one.refill()
+                elif one.serve():
+                    self._wake(one.config.ksid)
+            # A pad is small and always fits: without this, chunks of many octets would never come to their key.
+            self._relays.reserved = {link: size for one in waiting if (size := one.short()) for link in one.config.links}
+            self._relays.fill(self._now())
+        for link, pool in self._pools.items():
+            self._show(link, pool)
+
+    def _show(self, link: LinkId, pool: Pool) -> None:
+        before, now = self._shown.get(link), (pool.usable > 0, pool.full)
+        if not pool.full and self._store.failing is None:
+            self._room[link].set()
+        if now != before:
+            self._shown[link] = now
+            if before is not None and before[1] != pool.full:
+                self._send(pool.remote, Have(link, (), pool.full, pool.totals.hops))
+            self._observer.link_levels_changed(link)

@@ -1,0 +1,158 @@
+"""The key streams of a key manager (004), as the rest of the node uses them."""
+
+import asyncio
+import logging
+import random
+from abc import ABC
+from functools import partial
+
+from ..config import LkmsConfig
+from ..errors import InvalidValue, StorageFailed, UnknownKeyStream
+from ..model import KeyStreamId, NodeId
+from .core import MEET_SECONDS, Core, Observer
+from .streams import MAX_CHUNK_SIZE, Attachment, Chunk, Progress, Stream, StreamConfig
+
+log = logging.getLogger(__name__)
+
+
+class StreamCalls(Core, ABC):
+    """All calls are made on the loop, and nothing here waits but the calls that say so."""
+
+    def __init__(self, node: NodeId, config: LkmsConfig, observer: Observer) -> None:
+        super().__init__(node, config, observer)
+        self._reading: dict[KeyStreamId, asyncio.Lock] = {}
+        self._undelivered: dict[KeyStreamId, int] = {}
+
+    async def configure_stream(self, stream: StreamConfig) -> None:
+        """Also with a changed configuration; other `links` hold for key that is allocated from now on.
+
+        Raises InvalidValue for a chunk size that is too large, StorageFailed.
+        """
+        if not 0 <= stream.chunk_size <= MAX_CHUNK_SIZE:
+            raise InvalidValue("Key_chunk_size", str(stream.chunk_size), f"at most {MAX_CHUNK_SIZE} octets")
+        have = self._streams.get(stream.ksid)
+        if have is not None and have.config.remote != stream.remote:
+            have.erase()
+            have = None
+        if have is None:
+            have = self._streams[stream.ksid] = self._add_stream(stream)
+        have.configure(stream)
+        self._choose_peers()
+        if not have.synced and self._peers.session(stream.remote) is not None:
+            have.meet()
+        self._wake(stream.ksid)
+        await self._store.commit()
+
+    def _add_stream(self, config: StreamConfig) -> Stream:
+        progress, chunks = self._saved.streams.pop(config.ksid, None), self._saved.chunks.pop(config.ksid, {})
+        if progress is None or progress.remote != config.remote:
+            self._store.stream_gone(config.ksid)
+            progress, chunks = Progress(config.ksid, config.remote), {}
+        return Stream(
+            config=config,
+            leads=self._node < config.remote,
+            journal=self._store,
+            send=partial(self._send, config.remote),
+            pools=self._pools,
+            incarnate=lambda: random.SystemRandom().randrange(1, 1 << 63),
+            clock=self._clock.now,
+            progress=progress,
+            chunks=chunks,
+        )
+
+    async def remove_stream(self, ksid: KeyStreamId) -> None:
+        """Erases the stream at this end."""
+        have = self._streams.pop(ksid, None)
+        if have is not None:
+            have.erase()
+        else:
+            self._saved.streams.pop(ksid, None)
+            self._saved.chunks.pop(ksid, None)
+            self._store.stream_gone(ksid)
+        self._undelivered.pop(ksid, None)
+        self._reading.pop(ksid, None)
+        self._choose_peers()
+        self._wake(ksid)
+        await self._store.commit()
+
+    async def attach(self, ksid: KeyStreamId) -> None:
+        """The application of this end is connected; the peer is told, now or when it is there.
+
+        While the peer can be reached, waits a moment until the two ends agree about the stream, its chunk size among others.
+        Raises UnknownKeyStream, StorageFailed.
+        """
+        self._stream(ksid).attach(Attachment.CONNECTED)
+        self._wake(ksid)
+        await self._store.commit()
+        try:
+            async with asyncio.timeout(MEET_SECONDS):
+                while not (have := self._stream(ksid)).agreed and self._peers.session(have.config.remote):
+                    await self._changed(ksid)
+        except TimeoutError:
+            log.info("key stream not known to the peer yet ksid=%s", ksid)
+
+    async def detach(self, ksid: KeyStreamId) -> None:
+        """The application of this end has closed: nothing more is allocated, what is there stays readable at the peer.
+
+        Once both have closed, all that was not read is erased (004 clause 6.1).
+        """
+        self._stream(ksid).attach(Attachment.CLOSED)
+        self._wake(ksid)
+        await self._store.commit()
+
+    def peer_attached(self, ksid: KeyStreamId) -> bool:
+        have = self._streams.get(ksid)
+        return have is not None and have.progress.peer_attachment is Attachment.CONNECTED
+
+    async def wait_peer_attached(self, ksid: KeyStreamId) -> None:
+        """For as long as the caller waits. Raises UnknownKeyStream."""
+        while self._stream(ksid).progress.peer_attachment is not Attachment.CONNECTED:
+            await self._changed(ksid)
+
+    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk:
+        """Chunk `index`, or the next unread one. Waits for key for as long as the caller does; cancelling loses nothing.
+
+        The chunk delivered last can be had again, until the next one is. Raises UnknownKeyStream; InvalidValue for a
+        chunk that is gone; InsufficientKey for one too far ahead; PeerNotConnected once the peer has closed;
+        StorageFailed.
+        """
+        async with self._reading.setdefault(ksid, asyncio.Lock()):  # of two calls for the next one, neither may skip it
+            while True:
+                have = self._stream(ksid)
+                if self._store.failing is not None:
+                    raise StorageFailed(self._store.failing)
+                chunk = have.read(self._next_index(have) if index is None else index, self._clock.now())
+                self._poke()
+                if chunk is not None:
+                    return await self._released(have, chunk, index is None)
+                await self._changed(ksid)
+
+    def _next_index(self, have: Stream) -> int:
+        lost = self._undelivered.pop(have.config.ksid, None)
+        return have.next_unread() if lost is None or lost != have.progress.released else lost
+
+    async def _released(self, have: Stream, chunk: Chunk, was_next: bool) -> Chunk:
+        try:
+            await self._store.commit()
+        except BaseException:
+            chunk.key.wipe()
+            if was_next:
+                self._undelivered[have.config.ksid] = chunk.index
+            raise
+        return chunk
+
+    def consumed_bits(self, ksid: KeyStreamId) -> int:
+        """Delivered at this end since the stream was created."""
+        have = self._streams.get(ksid)
+        return 8 * have.progress.consumed if have is not None else 0
+
+    def chunk_size(self, ksid: KeyStreamId) -> int:
+        """Octets, as the two ends agreed; while they have not, as this end was told; 0 while nobody has named one."""
+        have = self._streams.get(ksid)
+        return have.chunk_size if have is not None else 0
+
+    def _stream(self, ksid: KeyStreamId) -> Stream:
+        have = self._streams.get(ksid)
+        if have is None:
+            raise UnknownKeyStream(ksid)
+        return have
