@@ -63,7 +63,7 @@ class PairKeys(Protocol):
     async def take_keys(self, ksid: KeyStreamId, number: int, octets: int) -> dict[str, Key]: ...
     async def share_keys(self, ksid: KeyStreamId, keys: Mapping[str, Key]) -> None: ...
     async def withdraw_keys(self, ksid: KeyStreamId, key_ids: Collection[str]) -> None: ...
-    async def release_keys(self, ksid: KeyStreamId, ids: Collection[str]) -> dict[str, Key]: ...
+    async def release_keys(self, wanted: Mapping[KeyStreamId, Collection[str]]) -> dict[str, Key]: ...
     def holds(self, ksid: KeyStreamId, key_id: str) -> bool: ...
     def had(self, ksid: KeyStreamId, key_id: str) -> bool: ...
     def held_anywhere(self, key_id: str) -> bool: ...
@@ -324,12 +324,13 @@ class AssociationTable:
             if all(self._keys.held_anywhere(one) and not self._was_for(caller, mine, one) for one in missing):
                 raise Unauthorised(", ".join(sorted(caller)), "have these keys: they are for other applications")
             raise UnknownKeys(tuple(missing))
-        released: dict[str, Key] = {}
-        for ksid in dict.fromkeys(found):
+        wanted: dict[KeyStreamId, list[str]] = {}
+        for one, ksid in zip(key_ids, found, strict=True):
             assert ksid is not None
+            wanted.setdefault(ksid, []).append(one)
+        for ksid in wanted:
             self._use(ksid)
-            of_pair = [one for one, at in zip(key_ids, found, strict=True) if at == ksid]
-            released |= await self._keys.release_keys(ksid, of_pair)
+        released = await self._keys.release_keys(wanted)
         return [(one, released[one]) for one in key_ids]
 
     def _was_for(self, caller: Collection[str], mine: Collection[KeyStreamId], key_id: str) -> bool:

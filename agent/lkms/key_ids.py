@@ -181,21 +181,25 @@ class KeyIds(Core, ABC):
         """Whether a key of this id waits for any application of this node."""
         return sum(key_id in have.held for have in self._deliveries.values()) > 0  # as long for one as for another
 
-    async def release_keys(self, ksid: KeyStreamId, ids: Collection[str]) -> dict[str, Key]:
-        """Keys that are all there (`holds`), for the last time. Raises UnknownKeyStream, StorageFailed."""
-        have = self._delivery(ksid)
+    async def release_keys(self, wanted: Mapping[KeyStreamId, Collection[str]]) -> dict[str, Key]:
+        """Keys of one association or more that are all there (`holds`), for the last time: all of them, or none.
+
+        Raises UnknownKeyStream, StorageFailed.
+        """
+        found = [(self._delivery(ksid), ids) for ksid, ids in wanted.items()]
         if self._store.failing is not None:
             raise StorageFailed(self._store.failing)
-        released = have.release(ids)
+        released = [(have, have.release(ids)) for have, ids in found]
         try:
             await self._store.commit()
         except BaseException:
-            if self._deliveries.get(ksid) is have:
-                have.give_back(released)
-            else:
-                wipe(released)
+            for have, keys in released:
+                if self._deliveries.get(have.config.ksid) is have:
+                    have.give_back(keys)
+                else:
+                    wipe(keys)
             raise
-        return {key_id: stored.key for key_id, stored in released.items()}
+        return {key_id: stored.key for _, keys in released for key_id, stored in keys.items()}
 
     def ready_keys(self, ksid: KeyStreamId, octets: int) -> int:
         """How many keys of this size could be had now: those put by, and what the links have; no more than are taken."""

@@ -67,7 +67,7 @@ async def fetch(keys: KeyManager, own: Path, theirs: Path) -> None:
             position += len(lines)
             ids = [line.split()[1] for line in lines.splitlines() if line.startswith("enc")]
             for key_id in [one for one in ids if one not in done and keys.holds(PAIR, one)]:
-                for key in (await keys.release_keys(PAIR, [key_id])).values():
+                for key in (await keys.release_keys({PAIR: [key_id]})).values():
                     print("dec", key_id, _digest(key), file=out, flush=True)
             await asyncio.sleep(0.05)
 

@@ -12,7 +12,7 @@ from qswitch.agent.errors import InsufficientKey, StorageFailed, UnknownKeyStrea
 from qswitch.agent.lkms import key_ids
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import DeliveryConfig, StreamConfig
-from qswitch.agent.lkms.store import ledger
+from qswitch.agent.lkms.store import Statement, ledger
 from qswitch.agent.model import KeyStreamId, LinkId
 from qswitch.protocol.lkms import KeyAck, KeyAlloc, KeyDrop, KeyHello, KeySync, KeyTaken, Segment
 
@@ -42,7 +42,7 @@ async def take(node: Node, number: int = 1, octets: int = 32, ksid: KeyStreamId 
 
 async def fetch(node: Node, *key_ids: str, ksid: KeyStreamId = PAIR) -> dict[str, bytes]:
     async with asyncio.timeout(10):
-        released = await node.keys.release_keys(ksid, key_ids)
+        released = await node.keys.release_keys({ksid: key_ids})
     return {key_id: bytes(key.view()) for key_id, key in released.items()}
 
 
@@ -189,7 +189,7 @@ async def test_nothing_is_released_while_the_disk_fails(net: Net, monkeypatch: p
         for node in (a, b):
             patch.setattr(node.keys._store, "_execute", fails)
         with pytest.raises(StorageFailed):
-            await b.keys.release_keys(PAIR, list(keys))
+            await b.keys.release_keys({PAIR: list(keys)})
         with pytest.raises(StorageFailed):
             await a.keys.take_keys(PAIR, 1, 32)
         with pytest.raises(StorageFailed):
@@ -198,6 +198,30 @@ async def test_nothing_is_released_while_the_disk_fails(net: Net, monkeypatch: p
     assert await fetch(b, *keys) == keys, "nothing was lost"
     more = await take(a, 2)
     assert await fetch(b, *more) == more
+
+
+async def test_keys_of_several_pairs_are_released_together_or_not_at_all(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    await line(net, "ab", 40)
+    a, b = net.nodes.values()
+    wanted, keys = dict[KeyStreamId, list[str]](), dict[str, bytes]()
+    for ksid in (PAIR, OTHER):
+        await associate(net, "a", "b", link_id(1), ksid=ksid)
+        keys |= (some := await take(a, 2, ksid=ksid))
+        wanted[ksid] = list(some)
+    execute, done = b.keys._store._execute, 0
+
+    def fails_later(statements: list[Statement]) -> None:
+        nonlocal done
+        if any("DELETE FROM keys" in str(statement) for statement in statements):
+            done += 1
+        if done > 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        execute(statements)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(b.keys._store, "_execute", fails_later)
+        released = await b.keys.release_keys(wanted)
+    assert {key_id: bytes(key.view()) for key_id, key in released.items()} == keys
 
 
 async def test_one_key_for_applications_at_several_nodes(net: Net) -> None:
@@ -276,5 +300,5 @@ async def test_unknown_associations(net: Net) -> None:
     with pytest.raises(UnknownKeyStream):
         await a.keys.take_keys(PAIR, 1, 32)
     with pytest.raises(UnknownKeyStream):
-        await a.keys.release_keys(PAIR, [])
+        await a.keys.release_keys({PAIR: []})
     assert not a.keys.holds(PAIR, "x") and not a.keys.held_anywhere("x") and a.keys.ready_keys(PAIR, 32) == 0
