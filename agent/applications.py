@@ -33,6 +33,7 @@ from .errors import (
     KeyStreamInUse,
     NodeError,
     PeerNotConnected,
+    QosNotMet,
     TimedOut,
     UnknownKeyStream,
 )
@@ -65,6 +66,7 @@ from .stream_rules import (
     is_update,
     members,
     metadata,
+    of_network,
     offered,
     pairing,
     parties,
@@ -160,6 +162,14 @@ class ApplicationTable:
         me, peer = parties(caller, request.source, request.destination)
         if (nearest := counter_proposal(request.qos)) is not None:
             return OpenConnectReply(Status.QOS_NOT_MET, nearest, request.ksid)
+        try:
+            return await self._open_connect(me, peer, request)
+        except QosNotMet as error:
+            log.info("call refused call=OpenConnect reason=%r", str(error))
+            return OpenConnectReply(Status.QOS_NOT_MET, of_network(request.qos, error.offered), request.ksid)
+
+    async def _open_connect(self, me: str, peer: str, request: OpenConnect) -> OpenConnectReply:
+        """Waits as long as this caller says, and no longer; GET_KEY, as long as the stream's opener said."""
         seconds = timeout_seconds(request.qos, request.dialect)
         try:
             async with asyncio.timeout(seconds):
@@ -250,7 +260,7 @@ class ApplicationTable:
         have.peer_seen |= self._keys.peer_attached(have.ksid)
         log.info("application open ksid=%s application=%s peer=%s", have.ksid, me, have.peer_seen)
         status = Status.SUCCESS if have.peer_seen else Status.PEER_ABSENT
-        return OpenConnectReply(status, offered(have.entry, have.qos, chunk_size, seconds), have.ksid)
+        return OpenConnectReply(status, offered(have.entry, have.qos, chunk_size, have.seconds), have.ksid)
 
     async def _agree_chunk_size(self, have: Stream) -> int:
         """Octets. The peer's is taken by a caller who names none; if neither does, it is the usual one."""
@@ -288,12 +298,12 @@ class ApplicationTable:
         if not again:
             self._check_rate(have)
         try:
-            async with asyncio.timeout(have.timeout):
+            async with asyncio.timeout(have.seconds):
                 await self._settle(have)
                 await self._wait_peer(have)
                 chunk = await self._keys.get_chunk(have.ksid, index)
         except TimeoutError:
-            raise TimedOut("GET_KEY", have.timeout) from None
+            raise TimedOut("GET_KEY", have.seconds) from None
         if not again:
             have.bucket.take(8 * len(chunk.key))
         have.last_index = chunk.index
@@ -310,7 +320,7 @@ class ApplicationTable:
         if have.peer_seen or have.recovered:
             return
         try:
-            await asyncio.wait_for(self._keys.wait_peer_attached(have.ksid), min(PEER_SECONDS, have.timeout / 2))
+            await asyncio.wait_for(self._keys.wait_peer_attached(have.ksid), min(PEER_SECONDS, have.seconds / 2))
         except TimeoutError:
             raise PeerNotConnected(have.ksid) from None
         have.peer_seen = True

@@ -6,6 +6,8 @@ libraries are mapped where they arise, with their cause chained.
 
 from dataclasses import dataclass
 
+from qswitch.protocol.etsi015 import UNSPECIFIED, Qos
+
 
 class NodeError(Exception):
     """Root of the node's errors."""
@@ -116,7 +118,10 @@ class TimedOut(NodeError):
 
 @dataclass
 class QosNotMet(NodeError):
+    """`offered` is what the controller could give instead."""
+
     what: str
+    offered: Qos = UNSPECIFIED
 
     def __str__(self) -> str:
         return f"quality of service cannot be met: {self.what}"

@@ -64,6 +64,11 @@ class Stream:
         return self.entry.ksid
 
     @property
+    def seconds(self) -> float:
+        """Timeout of GET_KEY: of whoever opened the stream, else of the application here."""
+        return self.entry.qos.timeout_ms / 1000 if self.entry.qos.timeout_ms else self.timeout
+
+    @property
     def serves(self) -> bool:
         """Without `remote_qkdn_id` no key is served yet (015); internal consumption has no stream."""
         return self.entry.remote_node is not None and self.entry.type is ApplicationType.CLIENT

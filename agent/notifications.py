@@ -46,6 +46,8 @@ def _qos(qos: Qos) -> Data:
             "ttl": qos.ttl_seconds,
             "clients_shared_path_enable": qos.clients_shared_path,
             "clients_shared_keys_required": qos.clients_shared_keys,
+            f"{X}jitter_rate": qos.jitter_bps,
+            f"{X}timeout": qos.timeout_ms,
         }
     )
 

@@ -118,7 +118,7 @@ def refusal(entry: ApplicationConfig) -> NodeError:
         case Admission.KSID_IN_USE:
             return KeyStreamInUse(entry.ksid)
         case Admission.QOS_NOT_MET:
-            return QosNotMet(reason)
+            return QosNotMet(reason, entry.qos)
         case _:
             return NoConnection(reason)
 
@@ -160,6 +160,11 @@ def counter_proposal(qos: etsi004.Qos) -> etsi004.Qos | None:
     return None if nearest == qos else nearest
 
 
+def of_network(qos: etsi004.Qos, offered: Qos) -> etsi004.Qos:
+    """The nearest QoS that the network can give (004 status 7)."""
+    return replace(qos, max_bps=offered.max_bandwidth_bps or qos.max_bps, min_bps=offered.min_bandwidth_bps or qos.min_bps)
+
+
 def timeout_seconds(qos: etsi004.Qos, dialect: etsi004.Dialect) -> float:
     """004's Timeout; 0 is unspecified."""
     if qos.timeout:
@@ -168,8 +173,14 @@ def timeout_seconds(qos: etsi004.Qos, dialect: etsi004.Dialect) -> float:
 
 
 def requested(qos: etsi004.Qos) -> Qos:
-    """What the controller is asked for. 004's jitter is in bit/s, 015's in ms: it is not carried over."""
-    return Qos(max_bandwidth_bps=qos.max_bps or None, min_bandwidth_bps=qos.min_bps or None, ttl_seconds=qos.ttl or None)
+    """What the controller is asked for. 004's jitter is in bit/s, 015's in ms: it has a leaf of its own."""
+    return Qos(
+        max_bandwidth_bps=qos.max_bps or None,
+        min_bandwidth_bps=qos.min_bps or None,
+        ttl_seconds=qos.ttl or None,
+        jitter_bps=qos.jitter or None,
+        timeout_ms=qos.timeout or None,
+    )
 
 
 def offered(entry: ApplicationConfig, asked: etsi004.Qos, chunk_size: int, timeout: float) -> etsi004.Qos:
@@ -179,6 +190,7 @@ def offered(entry: ApplicationConfig, asked: etsi004.Qos, chunk_size: int, timeo
         key_chunk_size=chunk_size,
         max_bps=entry.qos.max_bandwidth_bps or asked.max_bps,
         min_bps=entry.qos.min_bandwidth_bps or asked.min_bps,
+        jitter=entry.qos.jitter_bps or asked.jitter,
         priority=entry.priority or asked.priority,
         ttl=entry.qos.ttl_seconds or asked.ttl,
         timeout=round(timeout * 1000),

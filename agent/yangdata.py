@@ -103,6 +103,8 @@ CONFIGURATION: Mapping[str, Mapping[str, Row]] = {
         "app_qos/ttl": ("ttl_seconds", int),
         "app_qos/clients_shared_path_enable": ("clients_shared_path", bool),
         "app_qos/clients_shared_keys_required": ("clients_shared_keys", bool),
+        f"app_qos/{X}jitter_rate": ("jitter_bps", int),
+        f"app_qos/{X}timeout": ("timeout_ms", int),
         "backing_qkdl_id": ("backing_links", tuple),
         "local_qkdn_id": ("local_node", str),
         "remote_qkdn_id": ("remote_node", str),

@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, replace
 
 from .assignment import (
+    UNSPECIFIED,
     Join,
     MakeLink,
     Refuse,
@@ -22,6 +23,7 @@ from .assignment import (
     Wait,
     admission_of,
     choose,
+    counter_proposal,
     match,
 )
 from .control import Control
@@ -176,7 +178,7 @@ class Applications:
         if isinstance(chosen, Blocked):
             if self._may_come(chosen) and time.monotonic() < one.deadline:
                 return False
-            return await self._refuse(new, admission_of(chosen), chosen.reason)
+            return await self._refuse(new, admission_of(chosen), chosen.reason, counter_proposal(new.qos, chosen.best_bps))
         made, link = self._link(chosen)
         intent = ApplicationIntent(
             ksid=new.ksid or KeyStreamId(str(uuid.uuid4())),
@@ -234,14 +236,15 @@ class Applications:
         if made is not None:
             self._links.say_created(made)
 
-    async def _refuse(self, new: Registration, admission: Admission, reason: str) -> bool:
+    async def _refuse(self, new: Registration, admission: Admission, reason: str, offered: Qos = UNSPECIFIED) -> bool:
         """Answers with an entry that says why not; it is only lent, and a debt from the start."""
         ksid = new.ksid or KeyStreamId(str(uuid.uuid4()))
         intent = self._intents.applications.get(ksid)
         self._control.events.add("application_refused", reason, node=self._control.name(new.node), ksid=ksid)
         if intent is not None and new.node in (intent.source, intent.destination):
             return True  # the node has the entry of the rightful owners, and decides itself who is none of them
-        edit = refusal(new.node, ksid, new.server, new.clients, admission, reason)
+        told = offered if admission is Admission.QOS_NOT_MET else UNSPECIFIED
+        edit = refusal(new.node, ksid, new.server, new.clients, admission, reason, told)
         await self._intents.owe([edit])
         await self._control.ship(edit)
         self._refused[(new.node, ksid)] = time.monotonic() + REFUSAL_SECONDS

@@ -5,7 +5,7 @@ A registration is one application's OPEN_CONNECT, told by its node. Two ends are
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -19,10 +19,11 @@ from .model import (
     NodeId,
     Qos,
 )
-from .paths import Blocked, Obstacle, Route, find_widest
+from .paths import Blocked, Obstacle, Route, find_widest, widest_bps
 from .topology import Topology, demand, room
 
 UNSPECIFIED = Qos()
+OFFERED_PERCENT = 95  # of what is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +150,28 @@ def choose(
     direct = [one for one in span.links if one in links] if span else []
     if span and direct and span.free_bps >= needed:
         return UseLink(min(direct))
-    for link in sorted(links.values(), key=lambda one: one.link):
-        joins = link.type is LinkType.VIRTUAL and {link.source, link.destination} == set(ends)
-        if joins and topology.carries(link.route) and room(link, applications, application_bps) >= needed:
-            return UseLink(link.link)
+    rooms = {
+        link.link: room(link, applications, application_bps)
+        for link in sorted(links.values(), key=lambda one: one.link)
+        if link.type is LinkType.VIRTUAL and {link.source, link.destination} == set(ends) and topology.carries(link.route)
+    }
+    for each, free_bps in rooms.items():
+        if free_bps >= needed:
+            return UseLink(each)
     found = find_widest(topology, *ends, (max(needed, virtual_link_bps), needed))
-    return found if isinstance(found, Blocked) else MakeLink(*found)
+    if isinstance(found, Blocked):
+        return replace(found, best_bps=max(widest_bps(topology, *ends), *rooms.values(), 0))
+    return MakeLink(*found)
 
 
 def admission_of(blocked: Blocked) -> Admission:
-    """What an application is told when there is no route for it."""
-    return Admission.QOS_NOT_MET if blocked.obstacle is Obstacle.NO_RATE else Admission.NO_CONNECTION
+    """What an application is told when there is no route for it: to ask for less, where there is less to be had."""
+    return Admission.QOS_NOT_MET if blocked.obstacle is Obstacle.NO_RATE and blocked.best_bps else Admission.NO_CONNECTION
+
+
+def counter_proposal(qos: Qos, best_bps: int) -> Qos:
+    """The nearest quality of service that could be had. A little less than is free: measured rates waver."""
+    rate = max(1, best_bps * OFFERED_PERCENT // 100)
+    if qos.min_bandwidth_bps:
+        return replace(qos, min_bandwidth_bps=rate)
+    return replace(qos, max_bandwidth_bps=rate)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qswitch.protocol.etsi015 import (
-    UNSPECIFIED,
+    UNSPECIFIED as UNSPECIFIED,
     Admission as Admission,
     ApplicationStatus as ApplicationStatus,
     InterfaceId as InterfaceId,

@@ -44,6 +44,7 @@ class Route:
 class Blocked:
     obstacle: Obstacle
     reason: str
+    best_bps: int = 0  # for want of rate: the most that could be had
 
 
 def cost(span: Span) -> int:
@@ -86,6 +87,18 @@ def find_widest(
             return found, rate
         blocked = found
     return blocked
+
+
+def widest_bps(topology: Topology, source: NodeId, destination: NodeId) -> int:
+    """The highest rate that there is a route for; 0 when there is none."""
+    best, rates = 0, sorted({span.free_bps for span in topology.spans.values() if span.active and span.free_bps})
+    while rates:
+        middle = len(rates) // 2
+        if isinstance(find_route(topology, source, destination, rates[middle]), Route):
+            best, rates = rates[middle], rates[middle + 1 :]
+        else:
+            rates = rates[:middle]
+    return best
 
 
 def _graph(

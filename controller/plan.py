@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .model import (
+    UNSPECIFIED,
     Admission,
     ApplicationData,
     ApplicationIntent,
@@ -21,6 +22,7 @@ from .model import (
     LinkType,
     NodeData,
     NodeId,
+    Qos,
     Role,
     ServiceAddress,
 )
@@ -159,7 +161,13 @@ def application_entries(intent: ApplicationIntent) -> dict[NodeId, ApplicationDa
 
 
 def refusal(
-    node: NodeId, ksid: KeyStreamId, server: str, clients: tuple[str, ...], admission: Admission, reason: str
+    node: NodeId,
+    ksid: KeyStreamId,
+    server: str,
+    clients: tuple[str, ...],
+    admission: Admission,
+    reason: str,
+    offered: Qos = UNSPECIFIED,
 ) -> NodeEdit:
     """The answer to a registration that is not admitted. Without a remote node the agent serves it no key."""
     entry = ApplicationData(
@@ -169,6 +177,7 @@ def refusal(
         local_node=node,
         admission=admission,
         admission_reason=reason,
+        qos=offered,
     )
     return NodeEdit(node, put_applications=(entry,))
 

@@ -83,7 +83,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Qos:
-    """`app_qos` of 015. None means unspecified."""
+    """`app_qos` of 015, and (extension) what an application of 004 asked for that 015 lacks. None means unspecified."""
 
     max_bandwidth_bps: int | None = None
     min_bandwidth_bps: int | None = None
@@ -91,6 +91,8 @@ class Qos:
     ttl_seconds: int | None = None
     clients_shared_path: bool = False
     clients_shared_keys: bool = False
+    jitter_bps: int | None = None
+    timeout_ms: int | None = None
 
 
 UNSPECIFIED = Qos()

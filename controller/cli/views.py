@@ -223,6 +223,8 @@ def app(value: Value, names: Names) -> Parts:
         ("at most", _known(qos.get("max_bandwidth_bps"), rate)),
         ("at least", _known(qos.get("min_bandwidth_bps"), rate)),
         ("jitter", _known(qos.get("jitter_ms"), lambda one: f"{one} ms")),
+        ("deviation of the rate", _known(qos.get("jitter_bps"), rate)),
+        ("time limit of a call", _known(qos.get("timeout_ms"), lambda one: f"{one} ms")),
         ("time to live", _known(qos.get("ttl_seconds"), lambda one: f"{one} s")),
     )
 

@@ -114,3 +114,5 @@ def _qos(parent: etree._Element, qos: Qos) -> None:
         _leaf(parent, "clients_shared_path_enable", True)
     if qos.clients_shared_keys:
         _leaf(parent, "clients_shared_keys_required", True)
+    _leaf(parent, "jitter_rate", qos.jitter_bps, EXTENSIONS)
+    _leaf(parent, "timeout", qos.timeout_ms, EXTENSIONS)

@@ -208,4 +208,6 @@ def read_qos(one: Reader) -> Qos:
         ttl_seconds=one.number("app_qos/ttl") or None,
         clients_shared_path=one.flag("app_qos/clients_shared_path_enable", False),
         clients_shared_keys=one.flag("app_qos/clients_shared_keys_required", False),
+        jitter_bps=one.number("app_qos/x:jitter_rate") or None,
+        timeout_ms=one.number("app_qos/x:timeout") or None,
     )

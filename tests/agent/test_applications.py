@@ -16,7 +16,6 @@ from qswitch.agent.errors import (
     NoConnection,
     NodeError,
     PeerNotConnected,
-    QosNotMet,
     TimedOut,
     Unauthorised,
     UnknownKeyStream,
@@ -274,7 +273,9 @@ async def test_the_main_job(nodes: tuple[Node, Node]) -> None:
     qos = StreamQos(key_chunk_size=64, max_bps=5000, ttl=60, priority=2, timeout=2000)
     opening = asyncio.ensure_future(a.open(ALICE, BOB, qos=qos))
     new = await a.told(ApplicationNew)
-    assert new == ApplicationNew(ALICE, (BOB,), Qos(5000, None, None, 60), None, priority=2, open_timeout_ms=2000)
+    assert new == ApplicationNew(
+        ALICE, (BOB,), Qos(5000, ttl_seconds=60, timeout_ms=2000), None, priority=2, open_timeout_ms=2000
+    )
     a.push(entry(a.node, qos=Qos(max_bandwidth_bps=4000)))
     b.push(entry(b.node))
     status, ksid, got = await opening
@@ -363,7 +364,6 @@ async def test_no_controller_is_a_timeout(nodes: tuple[Node, Node]) -> None:
     [
         (Admission.NO_CONNECTION, NoConnection),
         (Admission.KSID_IN_USE, KeyStreamInUse),
-        (Admission.QOS_NOT_MET, QosNotMet),
     ],
 )
 async def test_what_the_controller_refuses_is_refused(
@@ -379,6 +379,25 @@ async def test_what_the_controller_refuses_is_refused(
     with pytest.raises(error):  # the controller is asked again, and changes nothing
         await a.open(ALICE, BOB, STREAM)
     assert sum(isinstance(one, ApplicationNew) for one in a.said) == 2
+
+
+async def test_what_the_network_could_give_is_answered(nodes: tuple[Node, Node]) -> None:
+    a, _ = nodes
+    asked = StreamQos(key_chunk_size=48, max_bps=9_000, min_bps=8_000, timeout=2000)
+    opening = asyncio.ensure_future(a.open(ALICE, BOB, STREAM, asked))
+    await a.told(ApplicationNew)
+    a.push(entry(a.node, admission=Admission.QOS_NOT_MET, remote_node=None, qos=Qos(9_000, 5_000)))
+    assert await opening == (Status.QOS_NOT_MET, STREAM, replace(asked, min_bps=5_000))
+
+
+async def test_the_timeout_of_the_opener_is_that_of_get_key(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b, qos=Qos(timeout_ms=40, jitter_bps=7))
+    for node, caller in ((a, ALICE), (b, BOB)):
+        with pytest.raises(TimedOut, match=r"0\.04 s"):
+            await node.get(caller, index=99)
+    _, _, told = await b.open(BOB, ALICE, STREAM, StreamQos(jitter=9, timeout=9000))
+    assert (told.jitter, told.timeout) == (7, 40)
 
 
 async def test_a_stranger_gets_nothing(nodes: tuple[Node, Node]) -> None:

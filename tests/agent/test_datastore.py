@@ -354,7 +354,7 @@ PERFORMANCE = Performance(5, 4, 3, 0.5, 2.0)
 NOTIFICATIONS: list[Notification] = [
     ApplicationNew("qkd://a/one", ("qkd://b/two",), Qos(1, 2, 3, 4, True, True), KSID, open_timeout_ms=500),
     ApplicationNew("qkd://a/one", ("qkd://b/two",), Qos()),
-    ApplicationQosUpdate(KSID, Qos(), 7),
+    ApplicationQosUpdate(KSID, Qos(jitter_bps=8, timeout_ms=9), 7),
     ApplicationDisconnected(KSID),
     InterfaceNew(INTERFACE),
     InterfaceDown(InterfaceId(1), "no light"),
@@ -406,6 +406,8 @@ async def test_notifications_reach_a_subscriber(agent: Agent, stranger: Stranger
     new = heard[0][1]["qkd_application"]
     assert (new["app_id"], new["open_timeout"]) == (KSID, 500)
     assert "app_id" not in heard[1][1]["qkd_application"]
+    wanted = heard[2][1]["qkd_application"]["app_qos"]
+    assert (wanted["jitter_rate"], wanted["timeout"]) == (8, 9)
     assert heard[7][1]["qkd_link"] == {"qkdl_id": PHYS, "reason": "cut"}
 
 

@@ -24,6 +24,7 @@ from qswitch.agent.model import (
     NodeState,
     NodeStatus,
     Performance,
+    Qos,
 )
 
 LINK = LinkId("aaaaaaaa-0000-4000-8000-000000000001")
@@ -90,7 +91,11 @@ def node(**members: object) -> yangdata.Data:
 
 def test_configuration() -> None:
     link = {"qkdl_id": LINK, "qkdl_type": f"{yang.TYPES}:VIRT", "virt_next_hop": ["aaaaaaaa-0000-4000-8000-00000000000b"]}
-    application = {"app_id": KSID, f"{yang.EXTENSIONS}:admission": "qos-not-met", "app_qos": {"ttl": 7}}
+    application = {
+        "app_id": KSID,
+        f"{yang.EXTENSIONS}:admission": "qos-not-met",
+        "app_qos": {"ttl": 7, f"{yang.EXTENSIONS}:timeout": 900},
+    }
     found = yangdata.configuration(
         node(qkd_links={"qkd_link": [link]}, qkd_applications={"qkd_app": [application]}, qkdn_location_id="here")
     )
@@ -98,7 +103,7 @@ def test_configuration() -> None:
     assert found.links[LINK].type is LinkType.VIRTUAL
     assert found.links[LINK].next_hops == ("aaaaaaaa-0000-4000-8000-00000000000b",)
     assert found.applications[KSID].admission is Admission.QOS_NOT_MET
-    assert found.applications[KSID].qos.ttl_seconds == 7
+    assert found.applications[KSID].qos == Qos(ttl_seconds=7, timeout_ms=900)
 
 
 def test_link_without_type_is_refused() -> None:

@@ -15,6 +15,7 @@ from qswitch.controller.assignment import (
     admission_of,
     authority,
     choose,
+    counter_proposal,
     match,
 )
 from qswitch.controller.model import Admission, ApplicationIntent, LinkIntent, Purpose, Qos
@@ -110,7 +111,26 @@ def test_a_broken_virtual_link_takes_nobody() -> None:
 def test_what_an_application_is_told() -> None:
     too_much = chosen(LINE, [], [], Qos(min_bandwidth_bps=6_000))
     assert isinstance(too_much, Blocked)
-    assert admission_of(too_much) is Admission.QOS_NOT_MET
+    assert (admission_of(too_much), too_much.best_bps) == (Admission.QOS_NOT_MET, 5_000)
     cut = chosen(graph((1, 2, 9), (2, 3, 9), down=[(1, 2)]), [], [])
     assert isinstance(cut, Blocked)
     assert admission_of(cut) is Admission.NO_CONNECTION
+    nothing = chosen(graph((1, 2, 0), (2, 3, 9)), [], [])
+    assert isinstance(nothing, Blocked)
+    assert admission_of(nothing) is Admission.NO_CONNECTION
+
+
+def test_what_is_offered_is_taken() -> None:
+    room_of_a_link = chosen(LINE, [virtual(9, 1, 2, 3, bandwidth=8_000)], [], Qos(min_bandwidth_bps=9_000))
+    assert isinstance(room_of_a_link, Blocked)
+    assert room_of_a_link.best_bps == 8_000
+    for asked in (Qos(min_bandwidth_bps=9_000, ttl_seconds=3), Qos(70_000, 9_000)):
+        offered = counter_proposal(asked, 5_000)
+        assert offered == replace(asked, min_bandwidth_bps=4_750)
+        assert isinstance(chosen(LINE, [], [], offered), MakeLink)
+    narrow = graph((1, 2, 500), (2, 3, 900))
+    refused = chosen(narrow, [], [])
+    assert isinstance(refused, Blocked)
+    offered = counter_proposal(Qos(), refused.best_bps)
+    assert offered == Qos(max_bandwidth_bps=475)
+    assert isinstance(chosen(narrow, [], [], offered), MakeLink)

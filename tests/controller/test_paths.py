@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from network_facts import graph, node
 
 from qswitch.controller.model import NodeId
-from qswitch.controller.paths import Blocked, Obstacle, Route, cost, find_route, find_widest
+from qswitch.controller.paths import Blocked, Obstacle, Route, cost, find_route, find_widest, widest_bps
 from qswitch.controller.topology import Topology, pair
 
 SPANS = st.dictionaries(
@@ -51,6 +51,17 @@ def test_the_cheapest_route_is_found(spans: dict[tuple[int, int], tuple[int, boo
     assert isinstance(found, Route)
     assert found.nodes == min(expected, key=lambda one: (price(topology, one), one))
     assert found.free_bps == min(topology.spans[pair(a, b)].free_bps for a, b in pairwise(found.nodes))
+
+
+@given(SPANS)
+def test_the_widest_is_the_most_that_a_route_has(spans: dict[tuple[int, int], tuple[int, bool]]) -> None:
+    made = graph(
+        *((a, b, free) for (a, b), (free, _) in spans.items()), down=[at for at, (_, up) in spans.items() if not up]
+    )
+    topology = Topology({**graph((1, 6, 0)).sites, **made.sites}, made.spans)
+    routes = all_routes(topology, node(1), node(6), 0)
+    widths = [min(topology.spans[pair(a, b)].free_bps for a, b in pairwise(one)) for one in routes]
+    assert widest_bps(topology, node(1), node(6)) == max(widths, default=0)
 
 
 def test_few_hops_before_much_rate_and_much_rate_before_little() -> None:

@@ -132,14 +132,14 @@ def test_nobody_else_s(pair: Pair, network: Network, dialect: str) -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_timeout(pairs: Pairs, network: Network, which: int) -> None:
-    """Clause 6.1, table 2: Timeout of OPEN_CONNECT, in ms, governs GET_KEY too, at either side: 6, no sooner."""
+    """Clause 6.1, table 2: Timeout of OPEN_CONNECT, in ms, governs GET_KEY too, at either side the opener's: 6, no sooner."""
     pair = pairs(link=network.dry_link())
     opened = pair.a.open(*pair.uris, Qos(timeout=500))
     assert opened.ksid
-    assert pair.b.open(*pair.uris, Qos(timeout=700), opened.ksid).status == 0
+    assert pair.b.open(*pair.uris, Qos(timeout=9000), opened.ksid).status == 0
     start = time.monotonic()
     assert (pair.a, pair.b)[which].get(opened.ksid, 0).status == 6
-    assert (0.5, 0.7)[which] <= time.monotonic() - start < 3
+    assert 0.5 <= time.monotonic() - start < 3
 
 
 def test_a_timeout_spends_nothing(pairs: Pairs, network: Network) -> None:

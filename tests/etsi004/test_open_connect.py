@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 from etsi004_callers import CALLERS, UNSPECIFIED, Qos
-from etsi004_network import Network, Pair, Pairs, until
+from etsi004_network import FREE_BPS, Network, Pair, Pairs, until
 from key_managers import node_id
 
 from qswitch.agent.model import Admission
@@ -176,13 +176,19 @@ def test_status_7_of_the_network(pairs: Pairs) -> None:
     assert pair.a.open(*pair.uris, Qos(min_bps=10**9)).status == 7
 
 
-@pytest.mark.xfail(strict=True, reason="what rate the network has is not told to the node that is refused it")
-def test_counter_proposal_of_the_network(pairs: Pairs) -> None:
-    """Clause 6.1, table 2: the QoS returned with 7 is one that the network can offer."""
+@pytest.mark.parametrize(
+    ("asked", "nearest"),
+    [
+        pytest.param(Qos(min_bps=10**9, ttl=9), Qos(min_bps=FREE_BPS * 95 // 100, ttl=9), id="min"),
+        pytest.param(Qos(max_bps=2 * 10**9, min_bps=10**9), Qos(max_bps=2 * 10**9, min_bps=FREE_BPS * 95 // 100), id="both"),
+        pytest.param(Qos(max_bps=10**9), Qos(max_bps=FREE_BPS * 95 // 100), id="max"),
+    ],
+)
+def test_counter_proposal_of_the_network(pairs: Pairs, asked: Qos, nearest: Qos) -> None:
+    """Clause 6.1, table 2: the QoS returned with 7 is one that the network can offer, and then takes."""
     pair = pairs(admission=Admission.QOS_NOT_MET)
-    asked = Qos(min_bps=10**9)
     refused = pair.a.open(*pair.uris, asked)
-    assert refused.qos and refused.qos.min_bps < asked.min_bps
+    assert (refused.status, refused.qos, refused.ksid) == (7, nearest, None)
 
 
 @pytest.mark.parametrize("spelling", ["application/json", "Application/JSON"])
@@ -204,10 +210,8 @@ ELSEWHERE = Qos(chunk=99, max_bps=7, min_bps=5, jitter=3, priority=9, timeout=10
         "min_bps",
         "ttl",
         "priority",
-        pytest.param("jitter", marks=pytest.mark.xfail(strict=True, reason="ETSI 015 has no jitter in bit/s")),
-        pytest.param(
-            "timeout", marks=pytest.mark.xfail(strict=True, reason="ETSI 015 carries no Timeout to the other node")
-        ),
+        "jitter",
+        "timeout",
     ],
 )
 def test_the_first_qos_counts(pair: Pair, second: Qos, member: str) -> None:

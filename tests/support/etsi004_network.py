@@ -38,11 +38,14 @@ from qswitch.agent.model import (
 )
 from qswitch.agent.service.etsi004 import Etsi004Server
 from qswitch.agent.tasks import Tasks
+from qswitch.controller.assignment import UNSPECIFIED, counter_proposal
 from qswitch.integration.configure import free_ports
 from qswitch.integration.identities import Authority
 
 AB, BC, AC = link_id(1), link_id(2), link_id(9)
 """Two fibres, and a virtual link over the node in the middle."""
+FREE_BPS = 20_000
+"""What the network has for a pair that is refused for want of rate."""
 BLOCKS = 200
 REFRESH_SECONDS = 0.2
 
@@ -153,8 +156,9 @@ class Network:
         if known is not None and frozenset((known.server_app_id, *known.client_app_ids)) != uris:
             admission = Admission.KSID_IN_USE
         if admission is not Admission.ADMITTED or plan is None:
+            told = counter_proposal(new.qos, FREE_BPS) if admission is Admission.QOS_NOT_MET else UNSPECIFIED
             self._enter(name, ApplicationConfig(ksid, server_app_id=new.server_app_id, client_app_ids=new.client_app_ids,
-                                                admission=admission))  # fmt: skip
+                                                qos=told, admission=admission))  # fmt: skip
             return
         for here, server in self.servers.items():
             if server.node.id in plan.nodes.values():

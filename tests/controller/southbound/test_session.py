@@ -84,17 +84,18 @@ async def test_what_is_put_is_read_back_and_what_is_dropped_is_gone(node_config:
     fibre = link_entries(replace(physical(1, 1, 2), route=(HERE, node(2))), address)[HERE]
     end = link_entries(replace(virtual(2, 1, 2, 3), route=(HERE, node(2), node(3))), address)[HERE]
     middle = link_entries(replace(virtual(3, 1, 2, 3), route=(node(2), HERE, node(3))), address)[HERE]
-    qos = Qos(max_bandwidth_bps=9, min_bandwidth_bps=8, jitter_ms=7, ttl_seconds=6, clients_shared_path=True)
+    qos = Qos(max_bandwidth_bps=9, min_bandwidth_bps=8, jitter_ms=7, ttl_seconds=6, clients_shared_path=True, jitter_bps=5)
     application = application_entries(replace(stream(1, 1, 2, 1, qos), source=HERE, priority=3))[HERE]
-    lent = refusal(HERE, stream(2, 1, 2, 1).ksid, "urn:a", ("urn:b",), Admission.NO_CONNECTION, "cut").put_applications[0]
-    put = NodeEdit(HERE, put_links=(fibre, end, middle), put_applications=(application, lent))
+    refused = refusal(HERE, stream(2, 1, 2, 1).ksid, "urn:a", ("urn:b",), Admission.NO_CONNECTION, "cut", Qos(timeout_ms=4))
+    put = NodeEdit(HERE, put_links=(fibre, end, middle), put_applications=(application, *refused.put_applications))
     async with opened(node_config) as session:
         for _ in range(2):  # sent twice it does no harm
             await session.edit_config(build_config(put))
         data = await read(session)
         assert all(same_link(one, data.links[one.link]) for one in put.put_links)
         assert same_application(application, data.applications[application.ksid])
-        found = data.applications[lent.ksid]
+        found = data.applications[refused.applications[0]]
+        assert found.qos == Qos(timeout_ms=4)
         assert (found.admission, found.admission_reason, found.remote_node) == (Admission.NO_CONNECTION, "cut", None)
         drop = NodeEdit(HERE, drop_links=put.links, drop_applications=put.applications)
         for _ in range(2):
