@@ -132,7 +132,7 @@ def test_nobody_else_s(pair: Pair, network: Network, dialect: str) -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_timeout(pairs: Pairs, network: Network, which: int) -> None:
-    """Clause 6.1, table 2: Timeout of OPEN_CONNECT, in ms, governs GET_KEY too, at either side the opener's: 6, no sooner."""
+    """Clause 6.1, table 2: Timeout of OPEN_CONNECT, in ms, governs GET_KEY at both sides: the opener's; 6, no sooner."""
     pair = pairs(link=network.dry_link())
     opened = pair.a.open(*pair.uris, Qos(timeout=500))
     assert opened.ksid
