@@ -139,7 +139,7 @@ def test_timeout(pairs: Pairs, network: Network, which: int) -> None:
     assert pair.b.open(*pair.uris, Qos(timeout=9000), opened.ksid).status == 0
     start = time.monotonic()
     assert (pair.a, pair.b)[which].get(opened.ksid, 0).status == 6
-    assert 0.5 <= time.monotonic() - start < 3
+    assert 0.49 <= time.monotonic() - start < 3  # the loop counts whole milliseconds
 
 
 def test_a_timeout_spends_nothing(pairs: Pairs, network: Network) -> None:
