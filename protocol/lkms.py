@@ -4,6 +4,11 @@
 Bytes in, messages out: `Codec.receive`, `Codec.next_message`, `build`. A message that is too long, unreadable or unknown
 is a ProtocolError, after which the session is worth nothing and is closed. What the messages mean, and in which order they
 may come, is decided in agent/lkms; numbers and sizes are bounded here.
+
+Messages that move state (`StateMessage`) travel in an envelope only, `Tagged`, many in one, under a one-time tag. Outside
+of one stand `Relay`, which has a tag of its own, and *hints*: they ask for something to be said, which is then said in an
+envelope, or tell which key the receiver may try to tag with. Nobody becomes the owner of key, uses key or releases it
+because of a hint: a forged one costs messages, and the tags of their answers, or the session.
 """
 
 from collections.abc import Sequence
@@ -11,9 +16,14 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 MAX_MESSAGE = 1 << 20
 """Octets of one message without its length."""
+MAX_ENVELOPE = 256 * 1024
+"""Octets of messages in one envelope, of several; a single one may have more."""
+MAX_OFFERED = 256
+"""Blocks that one Offer names."""
+NONCE_OCTETS = 16
 
 Id = Annotated[str, msgspec.Meta(max_length=36)]  # a UUID in canonical text form
 Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -42,9 +52,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Hello(Message, frozen=True, tag="hello"):
-    """The first message of each end."""
+    """The first message of each end. With both nonces, fresh and random, an envelope counts in this one session."""
 
     version: int
+    nonce: Annotated[bytes, msgspec.Meta(min_length=NONCE_OCTETS, max_length=NONCE_OCTETS)]
 
 
 class Ping(Message, frozen=True, tag="ping"):
@@ -64,8 +75,9 @@ class LinkSync(Message, frozen=True, tag="link-sync"):
     """All that the sender holds of a link. The end with the lower id asks, the other answers with `reply` and the
     same epoch.
 
-    `partial` lists blocks of which a front part is used up, with the number of octets used. `swapped` lists blocks whose
-    owner is, for the sender, not the one that their number's parity says. No number up to `high` will ever come anew.
+    `partial` lists blocks of which a part is used up: octets from the first to below the second number are left. `swapped`
+    lists blocks whose owner is, for the sender, not the one that their number's parity says. No number up to `high` will
+    ever come anew.
     """
 
     link: Id
@@ -73,9 +85,24 @@ class LinkSync(Message, frozen=True, tag="link-sync"):
     reply: bool
     high: Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
     held: Sequence[Range]
-    partial: Sequence[tuple[Number, Size]]
+    partial: Sequence[tuple[Number, Size, Size]]
     swapped: Sequence[Range]
     full: bool
+
+
+class Offer(Message, frozen=True, tag="offer"):
+    """A hint: blocks that the sender holds and does not own, with what is left of them, so that the receiver may tag with
+    those that are its own before the two ends have met.
+
+    No number up to `high` will ever come anew at the sender. `asks`: it has not had the receiver's Offer. `short`: it has
+    no key to tag anything with.
+    """
+
+    link: Id
+    high: Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
+    blocks: Annotated[Sequence[tuple[Number, Size, Size]], msgspec.Meta(max_length=MAX_OFFERED)]
+    asks: bool
+    short: bool
 
 
 class Have(Message, frozen=True, tag="have"):
@@ -281,23 +308,32 @@ class RelayNack(Message, frozen=True, tag="relay-nack"):
     links: Sequence[Id] = ()
 
 
-AnyMessage = (
-    Hello
-    | Ping
-    | LinkHello
-    | LinkSync
+# Envelopes -----------------------------------------------------------------------------------------------------------
+
+
+class Tagged(Message, frozen=True, tag="tagged"):
+    """State messages, and a one-time tag over them. `number` counts the envelopes of this direction of the session.
+
+    `key` names a run of tag keys, each used for one envelope: the first time it is named its first, then the next.
+    """
+
+    number: Number
+    key: Segment
+    body: bytes
+    tag: bytes
+
+
+StateMessage = (
+    LinkSync
     | Have
     | Lost
-    | Want
     | Give
-    | StreamHello
     | StreamSync
     | StreamState
     | Attach
     | Need
     | Alloc
     | AllocAck
-    | KeyHello
     | KeySync
     | KeyMeet
     | KeyMet
@@ -305,20 +341,49 @@ AnyMessage = (
     | KeyAck
     | KeyTaken
     | KeyDrop
-    | Relay
     | RelayNack
 )
+Hint = Hello | Ping | LinkHello | Offer | Want | StreamHello | KeyHello
+WireMessage = Hint | Relay | Tagged
+AnyMessage = WireMessage | StateMessage
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+_decoder: msgspec.msgpack.Decoder[WireMessage] = msgspec.msgpack.Decoder(WireMessage)
+_body_decoder: msgspec.msgpack.Decoder[list[StateMessage]] = msgspec.msgpack.Decoder(list[StateMessage])
 
 
-def build(message: AnyMessage) -> bytes:
+def build(message: WireMessage) -> bytes:
     """The octets of a message, length included."""
     body = _encoder.encode(message)
     if len(body) > MAX_MESSAGE:
         raise ProtocolError(f"message of {len(body)} octets, the limit is {MAX_MESSAGE}")
     return len(body).to_bytes(4) + body
+
+
+def build_state(message: StateMessage) -> bytes:
+    """One of the messages of a body."""
+    octets = _encoder.encode(message)
+    if len(octets) > MAX_MESSAGE - 1024:  # which is more than the rest of an envelope has
+        raise ProtocolError(f"message of {len(octets)} octets does not fit an envelope")
+    return octets
+
+
+def build_body(messages: Sequence[bytes]) -> bytes:
+    """What an envelope of these messages holds: a MessagePack array of them."""
+    return b"\xdd" + len(messages).to_bytes(4) + b"".join(messages)
+
+
+def parse_body(body: bytes) -> list[StateMessage]:
+    """Raises ProtocolError."""
+    try:
+        return _body_decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"unreadable envelope: {error}") from error
+
+
+def tagged_header(receiver: bytes, sender: bytes, number: int, key: Segment) -> bytes:
+    """What the tag of an envelope covers beside its body: the nonces of both ends, its place, its key."""
+    return _encoder.encode((receiver, sender, number, key))
 
 
 def alloc_header(message: KeyAlloc) -> bytes:
@@ -340,7 +405,7 @@ class Codec:
     def receive(self, data: bytes) -> None:
         self._buffer += data
 
-    def next_message(self) -> AnyMessage | None:
+    def next_message(self) -> WireMessage | None:
         """The next whole message; None when more octets are needed. Raises ProtocolError."""
         if len(self._buffer) < 4:
             return None

@@ -10,17 +10,18 @@ from abc import ABC, abstractmethod
 from functools import partial
 from typing import Protocol
 
-from qswitch.protocol.lkms import AnyMessage, LinkSync
+from qswitch.protocol.lkms import AnyMessage, LinkSync, Tagged
 
 from ..config import LkmsConfig
 from ..model import Endpoint, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId
 from .clock import Clock
 from .delivery import Delivery
-from .peers import Peers, Session
+from .peers import Peers
 from .pool import Pool
 from .relay import Relays
 from .store import Contents, Store
 from .streams import Stream
+from .tags import MAX_WAITING, Channel, Item
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,12 @@ class Core(ABC):
         self._deliveries: dict[KeyStreamId, Delivery] = {}
         self._room: dict[LinkId, asyncio.Event] = {}
         self._shown: dict[LinkId, tuple[bool, bool]] = {}
-        self._fresh: dict[LinkId, tuple[int, Session, list[int]]] = {}
+        self._channels: dict[NodeId, Channel] = {}
+        self._fresh: dict[LinkId, list[int]] = {}  # blocks that the far end is about to be told of
+        self._offering: set[LinkId] = set()
         self._waiters: dict[KeyStreamId, set[asyncio.Future[None]]] = {}
         self._settling = False
+        self._store.gather = self._post
 
     @abstractmethod
     def _settle(self) -> None:
@@ -120,13 +124,51 @@ class Core(ABC):
         others: list[Stream | Delivery] = [*self._streams.values(), *self._deliveries.values()]
         return pools + [one for one in others if one.config.remote == peer]
 
+    def _between(self, peer: NodeId) -> list[Pool]:
+        """The pools that tags for a peer are drawn from, physical links' first: a relayed key has cost pads already."""
+        pools = [pool for pool in self._pools.values() if pool.remote == peer]
+        return sorted(pools, key=lambda pool: (pool.link in self._relays.lines, pool.link))
+
     def _send(self, peer: NodeId, message: AnyMessage) -> None:
         """Sends once all that was noted before is durable, on the session there is now."""
         if isinstance(message, LinkSync):
             self._fresh.pop(LinkId(message.link), None)  # what comes now must be told after it, not before
-        session = self._peers.session(peer)
-        if session is not None:
-            self._store.after(partial(session.send, message))
+        if (channel := self._channels.get(peer)) is not None:
+            assert not isinstance(message, Tagged)
+            self._put(peer, channel, message)
+
+    def _put(self, peer: NodeId, channel: Channel, item: Item, *, urgent: bool = True) -> None:
+        if channel.waiting == MAX_WAITING:
+            log.error("no key to tell a key manager anything with peer=%s", peer)
+            asyncio.get_running_loop().call_soon(self._hang_up, peer, channel)
+        channel.put(item)
+        self._store.soon(urgent=urgent)
+
+    def _hang_up(self, peer: NodeId, channel: Channel) -> None:
+        """Ends the session of a channel: the next one begins with what is so."""
+        if self._channels.get(peer) is channel and (session := self._peers.session(peer)) is not None:
+            session.close()
+
+    def _offer(self, pool: Pool) -> None:
+        """Soon tells the other end what it may tag with."""
+        if pool.remote in self._channels:
+            self._offering.add(pool.link)
+            self._store.soon(urgent=False)
+
+    def _post(self) -> None:
+        """What was decided for other nodes leaves with what is written now."""
+        for link in self._offering:
+            if (pool := self._pools.get(link)) is not None and (channel := self._channels.get(pool.remote)) is not None:
+                channel.put(pool.offer(short=pool.heard and channel.mute))
+        self._offering.clear()
+        for peer, channel in self._channels.items():
+            if channel.waiting and (session := self._peers.session(peer)) is not None:
+                try:
+                    for message in channel.flush():
+                        self._store.after(partial(session.send, message))
+                except Exception:
+                    log.exception("messages not sent peer=%s", peer)
+                    asyncio.get_running_loop().call_soon(self._hang_up, peer, channel)
 
 
 def far_end(link: LinkConfig) -> NodeId | None:

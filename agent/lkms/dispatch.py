@@ -22,25 +22,33 @@ from qswitch.protocol.lkms import (
     LinkHello,
     LinkSync,
     Lost,
+    Message,
     Need,
+    Offer,
+    ProtocolError,
     Relay,
     RelayNack,
+    StateMessage,
     StreamHello,
     StreamState,
     StreamSync,
+    Tagged,
     Want,
+    WireMessage,
 )
 
 from ..errors import PeerViolation
 from ..model import KeyStreamId, LinkId, NodeId
 from .core import Core
 from .delivery import Delivery
-from .pool import Pool
+from .otp import BadTag
+from .pool import Pool, Refused
 from .streams import Stream
+from .tags import Channel
 
 log = logging.getLogger(__name__)
 
-LinkMessage = LinkHello | LinkSync | Have | Lost | Want | Give
+LinkMessage = LinkHello | LinkSync | Offer | Have | Lost | Want | Give
 KeyMessage = KeyHello | KeySync | KeyMeet | KeyMet | KeyAlloc | KeyAck | KeyTaken | KeyDrop
 StreamMessage = StreamHello | StreamSync | StreamState | Attach | Need | Alloc | AllocAck
 
@@ -49,19 +57,49 @@ class Dispatch(Core, ABC):
     """`peers.Events`."""
 
     def session_up(self, peer: NodeId) -> None:
+        session = self._peers.session(peer)
+        assert session is not None
+        self._channels[peer] = Channel((self._node, peer), session.nonces, lambda: self._between(peer))
+        for pool in self._between(peer):
+            self._offer(pool)
         for meeting in self._with(peer):
             if meeting.leads if isinstance(meeting, Stream) else meeting.asks:
                 meeting.meet()
 
     def session_down(self, peer: NodeId) -> None:
+        if (channel := self._channels.pop(peer, None)) is not None:
+            channel.close()
+        for pool in self._between(peer):
+            self._fresh.pop(pool.link, None)
         for meeting in self._with(peer):
             meeting.part()
             if isinstance(meeting, Delivery):
                 self._wake(meeting.config.ksid)
         self._poke()
 
-    def message(self, peer: NodeId, message: AnyMessage) -> None:
+    def message(self, peer: NodeId, message: WireMessage) -> None:
         """Takes a message; what its sender must not say is an alarm."""
+        channel = self._channels[peer]
+        for one in self._opened(peer, channel, message) if isinstance(message, Tagged) else (message,):
+            if self._channels.get(peer) is not channel:  # the session has ended over the one before
+                break
+            self._take_one(peer, channel, one)
+        self._poke()
+
+    def _opened(self, peer: NodeId, channel: Channel, message: Tagged) -> list[StateMessage]:
+        """What an envelope holds; nothing, and the session is over, when it is not what the peer wrote here and now."""
+        try:
+            return channel.open(message)
+        except PeerViolation as violation:
+            self._alarm(LinkId(message.key.link), str(violation))
+        except BadTag:
+            self._alarm(LinkId(message.key.link), f"key manager {peer}: sent what is not authentic")
+        except (ProtocolError, Refused) as error:
+            log.error("key manager session broken peer=%s problem=%s", peer, error)
+        self._hang_up(peer, channel)
+        return []
+
+    def _take_one(self, peer: NodeId, channel: Channel, message: AnyMessage) -> None:
         link = LinkId(message.link) if isinstance(message, LinkMessage | Relay | RelayNack) else None
         try:
             self._take(peer, message)
@@ -69,9 +107,7 @@ class Dispatch(Core, ABC):
             self._alarm(link, str(violation))
         except Exception:
             log.exception("message not taken peer=%s type=%s", peer, type(message).__name__)
-            if (session := self._peers.session(peer)) is not None:
-                session.close()  # the next session begins with what is so
-        self._poke()
+            self._hang_up(peer, channel)
 
     def _take(self, peer: NodeId, message: AnyMessage) -> None:
         if isinstance(message, LinkMessage):
@@ -100,7 +136,10 @@ class Dispatch(Core, ABC):
     def _take_link(self, pool: Pool, message: LinkMessage) -> None:
         match message:
             case LinkHello():
-                pool.hello()
+                if not self._asked(pool.remote, LinkSync, pool.link):
+                    pool.hello()
+            case Offer():
+                self._take_offer(pool, message)
             case LinkSync():
                 for violation in pool.sync(message, self._now()):
                     self._alarm(pool.link, violation)
@@ -113,11 +152,21 @@ class Dispatch(Core, ABC):
             case Give():
                 pool.given(message)
 
+    def _take_offer(self, pool: Pool, message: Offer) -> None:
+        """A hint. Answered when the other end asks for ours, or was told that we can tag, or cannot, and now is not so."""
+        pool.offered(message, self._now())
+        if message.asks or pool.told_short is not self._channels[pool.remote].mute:
+            self._offer(pool)
+
+    def _asked(self, peer: NodeId, kind: type[Message], name: str) -> bool:
+        """Whether what a hint asks for waits to be sent. Doing it again and again would fill the queue."""
+        return (channel := self._channels.get(peer)) is not None and channel.waits(kind, name)
+
     def _take_stream(self, stream: Stream, message: StreamMessage) -> None:
         match message:
             case StreamHello():
                 self._meet_links(stream.config.remote, message.links)
-                if stream.leads:
+                if stream.leads and not self._asked(stream.config.remote, StreamSync, message.ksid):
                     stream.meet()
             case StreamSync():
                 stream.on_sync(message)
@@ -136,7 +185,8 @@ class Dispatch(Core, ABC):
         match message:
             case KeyHello():
                 self._meet_links(delivery.config.remote, message.links)
-                delivery.on_hello()
+                if not self._asked(delivery.config.remote, KeySync, message.ksid):
+                    delivery.on_hello()
             case KeySync():
                 delivery.on_sync(message)
             case KeyMeet():

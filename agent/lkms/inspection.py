@@ -98,8 +98,8 @@ def _find(config: LkmsConfig, name: str | None) -> tuple[Key, bool]:
 def _links(database: sqlite3.Connection, running: dict[str, Any] | None) -> dict[str, Any]:
     links = {}
     select = (
-        "SELECT link, highest, generated, consumed, burnt, hops, count(number), coalesce(sum(size - cursor), 0), "
-        "coalesce(sum(ours), 0), coalesce(sum(cursor > 0), 0), min(made) "
+        "SELECT link, highest, generated, consumed, burnt, hops, count(number), "
+        f"coalesce(sum(length(sealed) - {SEAL_OCTETS}), 0), coalesce(sum(ours), 0), coalesce(sum(cursor > 0), 0), min(made) "
         "FROM (SELECT link FROM links UNION SELECT link FROM blocks) LEFT JOIN links USING (link) "
         "LEFT JOIN blocks USING (link) GROUP BY link ORDER BY link"
     )
@@ -162,9 +162,9 @@ CHECKS = (
         "SELECT link, number, cursor, size FROM blocks WHERE (0 <= cursor AND cursor < size) IS NOT TRUE",
     ),
     (
-        "block {1} of link {0}: the key is {2} octets long, and {3} should be left",
+        "block {1} of link {0}: the key is {2} octets long, and at most {3} can be left",
         f"SELECT link, number, length(sealed) - {SEAL_OCTETS}, size - cursor FROM blocks "
-        f"WHERE (length(sealed) - {SEAL_OCTETS} = size - cursor) IS NOT TRUE",
+        f"WHERE (length(sealed) - {SEAL_OCTETS} BETWEEN 1 AND size - cursor) IS NOT TRUE",
     ),
     (
         "block {1} of link {0}: its owner is {2}, neither this end nor the other",
@@ -176,8 +176,8 @@ CHECKS = (
     ),
     (
         "link {0}: {1} octets are stored or accounted for, and {2} were generated",
-        "SELECT * FROM (SELECT link, consumed + burnt + coalesce((SELECT sum(size - cursor) FROM blocks AS b "
-        "WHERE b.link = l.link), 0) AS accounted, generated FROM links AS l) WHERE accounted > generated",
+        f"SELECT * FROM (SELECT link, consumed + burnt + coalesce((SELECT sum(length(sealed) - {SEAL_OCTETS}) "
+        "FROM blocks AS b WHERE b.link = l.link), 0) AS accounted, generated FROM links AS l) WHERE accounted > generated",
     ),
     (
         "chunk {1} belongs to no key stream: {0}",
@@ -201,9 +201,9 @@ CHECKS = (
         "SELECT ksid, confirmed, next_index FROM streams WHERE confirmed > next_index",
     ),
     (
-        "ledger: block {1} of link {0} was used up to octet {2}, and the store holds it from {3} on",
-        "SELECT link, number, max(first + ledger.length), cursor FROM ledger JOIN blocks "
-        "USING (link) WHERE block = number GROUP BY link, number HAVING max(first + ledger.length) > cursor",
+        "ledger: octets from {2} on of block {1} of link {0} were used, and the store holds it from {3} on",
+        "SELECT link, number, min(first), cursor FROM ledger JOIN blocks USING (link) WHERE block = number "
+        f"AND first + ledger.length > cursor AND first < cursor + length(sealed) - {SEAL_OCTETS} GROUP BY link, number",
     ),
 )
 

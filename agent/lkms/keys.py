@@ -38,6 +38,14 @@ class Key:
         del self._material[:length]
         return front
 
+    def cut_back(self, length: int) -> "Key":
+        """The same at the end."""
+        first = len(self._material) - length
+        back = self.take(first, length)
+        self._material[first:] = bytes(length)
+        del self._material[first:]
+        return back
+
     def append(self, other: "Key") -> None:
         """Moves the octets of `other` to the end of this key; `other` is wiped."""
         self._material += other._material

@@ -30,6 +30,7 @@ class LinkCalls(Core, ABC):
             arrived=self._arrived,
             made=self._made,
             random=os.urandom,
+            mute=self._mute,
             wait_seconds=config.doubt_seconds / 2,
         )
 
@@ -49,6 +50,7 @@ class LinkCalls(Core, ABC):
                 pool.capacity = min(self._config.capacity_blocks, high_mark(link.bandwidth_bps))
         self._choose_peers()
         if pool is not None and not pool.synced and self._peers.session(pool.remote) is not None:
+            self._offer(pool)
             pool.meet()
         self._poke()
 
@@ -152,19 +154,25 @@ class LinkCalls(Core, ABC):
         else:  # overtaken on another route
             self._send(pool.remote, Lost(link, [(number, number)]))
 
+    def _mute(self, pool: Pool) -> bool:
+        """Whether this end or the far end of a link has no key to tag its messages to the other with."""
+        return pool.peer_short or ((channel := self._channels.get(pool.remote)) is not None and channel.mute)
+
     def _announce(self, pool: Pool, number: int) -> None:
         """Tells the far end of a block once it is durable; of many in one message."""
-        session = self._peers.session(pool.remote)
-        if session is None:
+        channel = self._channels.get(pool.remote)
+        if channel is None:
             return
-        turn, on, numbers = self._fresh.get(pool.link, (-1, None, []))
-        if turn == self._store.turn and on is session:
+        if pool.peer_low:
+            self._offer(pool)
+        if (numbers := self._fresh.get(pool.link)) is not None:
             numbers.append(number)
             return
-        numbers = [number]
-        self._fresh[pool.link] = (self._store.turn, session, numbers)
+        self._fresh[pool.link] = numbers = [number]
 
-        def announce() -> None:
-            session.send(Have(pool.link, pack(numbers), pool.full, pool.totals.hops))
+        def announce() -> Have:
+            if self._fresh.get(pool.link) is numbers:
+                del self._fresh[pool.link]
+            return Have(pool.link, pack(numbers), pool.full, pool.totals.hops)
 
-        self._store.after(announce, urgent=False)
+        self._put(pool.remote, channel, announce, urgent=False)

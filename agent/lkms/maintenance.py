@@ -17,7 +17,7 @@ from ..errors import StorageFailed
 from ..model import LinkId
 from .database import connect, mark, next_opening, take_lock, unseal
 from .master_key import describe, find, follow, make, read, successor, there
-from .seal import Seal, change_master
+from .seal import SEAL_OCTETS, Seal, change_master
 from .store import SCHEMA, SEALED
 
 
@@ -93,10 +93,10 @@ def purge(store: Path, links: Collection[LinkId] | None, keeps_ledger: bool) -> 
 
 
 def _purge_link(database: sqlite3.Connection, link: LinkId, keeps_ledger: bool) -> tuple[int, int]:
-    select = "SELECT count(*), coalesce(sum(size - cursor), 0), max(number) FROM blocks WHERE link = ?"
+    select = f"SELECT count(*), coalesce(sum(length(sealed) - {SEAL_OCTETS}), 0), max(number) FROM blocks WHERE link = ?"
     count, octets, highest = database.execute(select, (link,)).fetchone()
     if keeps_ledger:
-        columns = "link, number, cursor, size - cursor, 'burnt', ''"
+        columns = f"link, number, cursor, length(sealed) - {SEAL_OCTETS}, 'burnt', ''"
         database.execute(
             "INSERT INTO ledger (link, block, first, length, kind, consumer) "
             f"SELECT {columns} FROM blocks WHERE link = ? ORDER BY number",

@@ -39,6 +39,19 @@ def unseal(pad: Key, header: bytes, ciphertext: bytes, tag: bytes) -> Key:
     return Key(bytearray(_xor(memoryview(ciphertext), _split(pad, len(ciphertext)))))
 
 
+def sign(key: Key, header: bytes, body: bytes) -> bytes:
+    """The tag of what travels in clear. `key` has TAG_KEY octets, and is used for this alone."""
+    return Poly1305.generate_tag(bytes(key.view()), _covered(header, body))
+
+
+def check(key: Key, header: bytes, body: bytes, tag: bytes) -> None:
+    """Raises BadTag for what was not signed so."""
+    try:
+        Poly1305.verify_tag(bytes(key.view()), _covered(header, body), tag)
+    except InvalidSignature as error:
+        raise BadTag("tag does not match") from error
+
+
 def _split(pad: Key, length: int) -> memoryview:
     if len(pad) != TAG_KEY + length:
         raise ValueError(f"pad of {len(pad)} octets for {length} octets of payload")

@@ -6,11 +6,9 @@ leads to, is refused. A new session from a peer ends the one before it, of which
 that says nothing for IDLE_SECONDS is taken for gone. OpenSSL negotiates a hybrid post-quantum key exchange by itself
 where both ends have one.
 
-TLS protects who talks and about what. Key (Relay) is protected by the links' own key beneath it. State messages (Have,
-Alloc and so on) carry no one-time tag of their own yet: against an attacker who can speak for both ends, having broken
-TLS or taken their private keys, they are not protected. He can burn key and make ends differ; and by a forged Give, which
-makes both ends owners of a block, he can have its octets used twice: as two pads, their messages give him the XOR of two
-keys. An attacker with the certificate of another node only has none of that.
+TLS protects who talks and about what. Key (Relay) and state messages are protected by the links' own key beneath it, with
+one-time pads and tags (relay.py, tags.py): who can speak for both ends, having broken TLS or taken their private keys, can
+end and delay sessions and burn key, and change nothing of what the two ends agree on.
 """
 
 import asyncio
@@ -22,7 +20,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from qswitch.protocol.lkms import VERSION, AnyMessage, Codec, Hello, Ping, ProtocolError, build
+from qswitch.protocol.lkms import NONCE_OCTETS, VERSION, Codec, Hello, Ping, ProtocolError, WireMessage, build
 
 from ..config import TlsFiles
 from ..errors import ConfigurationError
@@ -43,11 +41,11 @@ class Events(Protocol):
 
     def session_up(self, peer: NodeId) -> None: ...
     def session_down(self, peer: NodeId) -> None: ...
-    def message(self, peer: NodeId, message: AnyMessage) -> None: ...
+    def message(self, peer: NodeId, message: WireMessage) -> None: ...
 
 
 class Session(asyncio.Protocol):
-    """One connection. `peer` is known once TLS is up, `ready` once the peer's Hello came."""
+    """One connection. `peer` is known once TLS is up, `ready` once the peer's Hello came. `nonces`: its own, the peer's."""
 
     def __init__(self, peers: "Peers", expected: NodeId | None) -> None:
         self._peers, self._expected = peers, expected
@@ -58,6 +56,7 @@ class Session(asyncio.Protocol):
         self._heard = self._said = 0.0
         self.peer: NodeId | None = None
         self.ready = False
+        self.nonces = (os.urandom(NONCE_OCTETS), b"")
         self.closed = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,7 +71,7 @@ class Session(asyncio.Protocol):
             self.close()
             return
         self._heard = self._loop.time()
-        self.send(Hello(VERSION))
+        self.send(Hello(VERSION, self.nonces[0]))
         self._tick()
 
     def data_received(self, data: bytes) -> None:
@@ -87,13 +86,13 @@ class Session(asyncio.Protocol):
             log.error("key manager session broken peer=%s problem=%s", self.peer, error)
             self.close()
 
-    def _take(self, message: AnyMessage) -> None:
+    def _take(self, message: WireMessage) -> None:
         assert self.peer is not None
         if self.ready:
             if not isinstance(message, Ping):
                 self._peers.events.message(self.peer, message)
         elif isinstance(message, Hello) and message.version == VERSION:
-            self.ready = True
+            self.ready, self.nonces = True, (self.nonces[0], message.nonce)
             self._peers.up(self)
         else:
             raise ProtocolError("no hello of this version")
@@ -101,7 +100,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.close()
 
-    def send(self, message: AnyMessage) -> None:
+    def send(self, message: WireMessage) -> None:
         """Drops the message when the session is over."""
         if self.closed.done() or self._transport is None:
             return

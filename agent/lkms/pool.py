@@ -5,6 +5,9 @@ other end to `send`, which lets a message go once all that was written before it
 
 - A block is usable when both ends hold it. Its owner takes octets from its front, so that one number, the cursor, says what
   is used; the other end follows when it is told, and whatever it is not told lies between two cursors and is burnt.
+- Keys for tags (tags.py) are taken from the back in the same way, so that a tag key and what its message is about may come
+  from one block and be taken in any order. They need less than other uses: only that the other end holds the block and does
+  not own it, which its Offer tells before the two have met. The last RESERVE octets of what an end owns go to nothing else.
 - Owner is, to begin with, the end with the lower node id for even numbers, the other for odd ones. An owner that is
   asked may give a block away: it writes that down before it says so and never takes from the block again, so that a
   lost message leaves a block that belongs to nobody, never to both. Without that, half of the key would be of no use
@@ -19,11 +22,12 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Protocol
 
-from qswitch.protocol.lkms import AnyMessage, Give, Have, LinkHello, LinkSync, Lost, Segment, Want
+from qswitch.protocol.lkms import MAX_OFFERED, AnyMessage, Give, Have, LinkHello, LinkSync, Lost, Offer, Segment, Want
 
 from ..errors import PeerViolation
 from ..model import KeyLevels, LinkId, NodeId
 from .keys import Key
+from .otp import TAG_KEY
 from .ranges import Ranges, TooMany, pack, unpack
 
 EPOCHS = count(1)
@@ -33,6 +37,10 @@ USUAL_BLOCK = 4096
 REFILL_PERCENT = 80
 LOW_OCTETS = 4 * USUAL_BLOCK
 """An end that has less than this asks the other for some of its blocks."""
+RESERVE = 16 * TAG_KEY
+"""Octets of its own that an end keeps for tags: with none left it could not even tell the other end of new blocks."""
+MAX_LEAP = 1 << 32
+"""An Offer that tells of a number further above ours is refused: a few lies would use up all numbers there are."""
 
 
 class Refused(Exception):
@@ -51,7 +59,7 @@ class Journal(Protocol):
 
 @dataclass(slots=True)
 class Block:
-    """`key` is what is left after the first `cursor` of `size` octets."""
+    """`key` is what is left after the first `cursor` of `size` octets, and of its end."""
 
     number: int
     size: int
@@ -63,7 +71,11 @@ class Block:
 
     @property
     def left(self) -> int:
-        return self.size - self.cursor
+        return len(self.key)
+
+    @property
+    def end(self) -> int:
+        return self.cursor + len(self.key)
 
 
 @dataclass(slots=True)
@@ -101,9 +113,10 @@ class Pool:
         totals: Totals,
         blocks: Iterable[Block] = (),
         refill_percent: int = REFILL_PERCENT,
+        reserve: int = RESERVE,
     ) -> None:
         self.link, self.local, self.remote, self.capacity = link, local, remote, capacity
-        self._refill_percent, self._filled = refill_percent, False
+        self._refill_percent, self._filled, self._reserve = refill_percent, False, reserve
         self._journal, self._send, self.totals = journal, send, totals
         self.asks = local < remote
         self.synced = False
@@ -115,11 +128,26 @@ class Pool:
         self._blocks = {block.number: block for block in sorted(blocks, key=lambda one: one.number)}
         self._theirs: set[int] = set()
         self._stock: list[int] = []  # own usable blocks, oldest first
-        self.available = 0  # octets in them
+        self._own = 0  # octets in them
         self.stored = sum(block.left for block in self._blocks.values())
-        self.usable = 0  # octets held by both ends, whoever owns them
+        self._common = 0  # octets held by both ends, whoever owns them
+        self._offered: dict[int, tuple[int, int]] = {}  # what the other end says of own blocks: cursor, end
+        self._offered_high: int | None = None
+        self._heard_since = 0.0
+        self.peer_short = False  # the other end has nothing to tag with
+        self.told_short = False
 
     # What there is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def available(self) -> int:
+        """Octets of own usable blocks that may be allocated."""
+        return max(0, self._own - self._reserve)
+
+    @property
+    def usable(self) -> int:
+        """Octets held by both ends that either may allocate."""
+        return self.available + max(0, self._common - self._own - self._reserve)
 
     @property
     def low_mark(self) -> int:
@@ -139,10 +167,16 @@ class Pool:
     def owned_at_birth(self, number: int) -> bool:
         return (number % 2 == 0) is self.asks
 
-    def next_number(self) -> int:
-        """For who makes the blocks: above all there were, and owned by the end that leads streams."""
-        number = max(self.totals.highest, self._peer_high) + 1
-        return number + number % 2
+    def next_numbers(self, count: int, both: bool = False) -> list[int]:
+        """For who makes the blocks: above all there were. The end that leads streams owns them, but for one, with `both` or
+        whenever the other end has little left to tag its messages with."""
+        number = max(self.totals.highest, self._peer_high, -1 if self.synced else self._offered_high or -1) + 1
+        numbers = []
+        if both or sum(block.left for block in self._blocks.values() if block.ours is not self.asks) < 2 * self._reserve:
+            numbers.append(number + 1 - number % 2)
+            number = numbers[0] + 1
+        number += number % 2
+        return numbers + [number + 2 * one for one in range(count - len(numbers))]
 
     def counts(self) -> tuple[int, int]:
         """How many blocks are held, and how many of them not yet by the other end."""
@@ -225,32 +259,37 @@ class Pool:
             raise PeerViolation(self.remote, f"link {self.link}: {error}") from error
 
     def _usable(self, block: Block) -> None:
-        self.usable += block.left
+        self._common += block.left
         if block.ours:
             insort(self._stock, block.number)
-            self.available += block.left
+            self._own += block.left
 
     def _unusable(self, number: int) -> None:
         block = self._blocks.get(number)
         if block is not None and number in self._theirs:
-            self.usable -= block.left
+            self._common -= block.left
             if block.ours:
                 self._stock.remove(number)
-                self.available -= block.left
+                self._own -= block.left
         self._theirs.discard(number)
 
     # The two ends meet ---------------------------------------------------------------------------------------------------
 
     def part(self) -> None:
         """The session with the other end is gone: nothing is known of it, nothing may be taken."""
+        self._unmeet()
+        self._offered.clear()
+        self._offered_high, self.peer_short, self.told_short = None, False, False
+
+    def _unmeet(self) -> None:
         self.synced = self.peer_full = self._wanted = False
         self._theirs.clear()
         self._stock.clear()
-        self.available = self.usable = 0
+        self._own = self._common = 0
 
     def meet(self) -> None:
         """A session is up, or the ends are out of step: both say what they hold before anything is taken."""
-        self.part()
+        self._unmeet()
         if self.asks:
             self._epoch = next(EPOCHS)
             self._send(self._snapshot(reply=False))
@@ -265,14 +304,16 @@ class Pool:
         """Takes the other end's snapshot, answers it where that is due; returns what must not be, in words."""
         if message.reply is not self.asks or (message.reply and (message.epoch != self._epoch or self.synced)):
             return []
-        self.part()
+        self._unmeet()
         self.synced, self.peer_full, self._peer_high = True, message.full, message.high
         violations = self._compare(message, now)
         self._write_totals()
         if not message.reply:
             self._epoch = message.epoch
             self._send(self._snapshot(reply=True))
-        return violations
+        if violations:
+            self._send(Lost(self.link, pack(violations)))
+        return [f"block {number} of link {self.link} was used there, where it may not be" for number in violations]
 
     def _snapshot(self, reply: bool) -> LinkSync:
         blocks = self._blocks.values()
@@ -282,13 +323,15 @@ class Pool:
             reply=reply,
             high=self.totals.highest,
             held=pack(self._blocks),
-            partial=[(block.number, block.cursor) for block in blocks if block.cursor],
+            partial=[(block.number, block.cursor, block.end) for block in blocks if block.left < block.size],
             swapped=pack(block.number for block in blocks if block.ours is not self.owned_at_birth(block.number)),
             full=self.full,
         )
 
-    def _compare(self, message: LinkSync, now: float) -> list[str]:
-        held, swapped, cursors = Ranges(message.held), Ranges(message.swapped), dict(message.partial)
+    def _compare(self, message: LinkSync, now: float) -> list[int]:
+        """Believes what the other end holds; returns own blocks that it has used, which are burnt."""
+        held, swapped = Ranges(message.held), Ranges(message.swapped)
+        parts = {number: (cursor, end) for number, cursor, end in message.partial}
         violations = []
         for block in list(self._blocks.values()):
             number = block.number
@@ -298,14 +341,15 @@ class Pool:
                     self._burn(block)
                 continue
             theirs = self.owned_at_birth(number) is (number in swapped)
-            cursor = cursors.get(number, 0)
-            if block.ours and (theirs or cursor > block.cursor):
-                violations.append(f"block {number} of link {self.link} was used there, where it may not be")
+            cursor, end = parts.get(number, (0, block.size))
+            if block.ours and (theirs or cursor > block.cursor or end < block.end):
+                violations.append(number)
                 self._burn(block)
                 continue
             if not block.ours and not theirs and self.asks:  # given away, and the message was lost
                 block.ours = True
                 self._journal.block_owner(self.link, number, True)
+            self._trim(block, end)
             self._skip(block, cursor)
             if number in self._blocks:
                 self._theirs.add(number)
@@ -322,10 +366,21 @@ class Pool:
     def expire(self, now: float, doubt_seconds: float) -> int:
         """Burns blocks that only this end has held for so long, and tells the other; how many."""
         self._wanted, self._asked = False, float("inf")
-        if not self.synced or self.peer_full:
+        if not self.synced:
+            return self._make_room(now - doubt_seconds) if self.heard and self.full else 0
+        if self.peer_full:
             return 0
         late = [b for b in self._blocks.values() if b.number not in self._theirs and now - b.alone_since > doubt_seconds]
         self.burn([block.number for block in late])
+        return len(late)
+
+    def _make_room(self, before: float) -> int:
+        """Full of blocks that the other end never got, this one would take no block in that the two could meet with."""
+        alone = [block for block in self._blocks.values() if block.number not in self._offered]
+        late = [block for block in alone if max(block.alone_since, self._heard_since) < before]
+        for block in late:
+            self._burn(block)
+        self._write_totals()
         return len(late)
 
     def burn(self, numbers: Iterable[int]) -> None:
@@ -353,6 +408,97 @@ class Pool:
             block.key.wipe()
         self._blocks.clear()
 
+    # Key for tags --------------------------------------------------------------------------------------------------------
+
+    def offer(self, short: bool) -> Offer:
+        """What the other end may tag with: its blocks that are here. The oldest, which it takes first, and the youngest."""
+        self.told_short = short
+        there = [(block.number, block.cursor, block.end) for block in self._blocks.values() if not block.ours]
+        if len(there) > MAX_OFFERED:
+            there = there[: MAX_OFFERED // 2] + there[-MAX_OFFERED // 2 :]
+        return Offer(self.link, self.totals.highest, there, self._offered_high is None, short)
+
+    def offered(self, message: Offer, now: float) -> None:
+        """A hint, believed for no more than the choice of a block to tag with. Raises PeerViolation for an absurd number."""
+        if message.high > max(self.totals.highest, self._peer_high) + MAX_LEAP:
+            raise PeerViolation(self.remote, f"tells of block {message.high} of link {self.link}, which cannot be")
+        self._heard_since = self._heard_since if self.heard else now
+        self._offered = {number: (cursor, end) for number, cursor, end in message.blocks}
+        self._offered_high, self.peer_short = message.high, message.short
+
+    @property
+    def heard(self) -> bool:
+        """Whether the other end has sent its Offer in this session."""
+        return self._offered_high is not None
+
+    @property
+    def peer_low(self) -> bool:
+        """Whether the other end may need to know of every block that it can tag with."""
+        return not self.synced or self._common - self._own < 2 * self._reserve
+
+    def can_tag(self) -> bool:
+        return self._for_tags() is not None
+
+    def _for_tags(self) -> Block | None:
+        """The oldest own block for a tag key: confirmed, or offered by an end that knows of no use which is unknown here.
+
+        It would know of one if this end's store had been put back from a copy: octets that were a tag's key already.
+        """
+        for number in self._stock:
+            if self._blocks[number].left >= TAG_KEY:
+                return self._blocks[number]
+        for number, (cursor, end) in self._offered.items():
+            block = self._blocks.get(number)
+            if block is not None and block.ours and block.left >= TAG_KEY and cursor <= block.cursor and end >= block.end:
+                return block
+        return None
+
+    def draw(self, keys: int, consumer: str) -> tuple[Segment, Key] | None:
+        """Up to so many tag keys from the back of one block, at most a quarter of it: a session may be short."""
+        block = self._for_tags()
+        if block is None:
+            return None
+        octets = TAG_KEY * max(1, min(keys, block.left // (4 * TAG_KEY)))
+        segment = Segment(self.link, block.number, block.end - octets, octets)
+        key = self._use_back(block, segment, consumer)
+        if self._own < self._reserve:
+            self.want()
+        return segment, key
+
+    def claim_back(self, segment: Segment, consumer: str) -> Key:
+        """Takes tag keys that the other end has drawn, whatever comes of the message; what it passed over is burnt.
+
+        Raises Refused for what is not here, PeerViolation for what it must not take.
+        """
+        _, number, offset, length = segment
+        block = self._blocks.get(number)
+        if block is None:
+            raise Refused(f"block {number} of link {self.link} is not here")
+        if block.ours:
+            raise PeerViolation(self.remote, f"tags with block {number} of link {self.link}, which is not its own")
+        if not length or length % TAG_KEY or offset < block.cursor or offset + length > block.end:
+            raise PeerViolation(self.remote, f"tags with octets of block {number} of link {self.link} that are used")
+        self._trim(block, offset + length)
+        return self._use_back(block, segment, consumer)
+
+    def _use_back(self, block: Block, segment: Segment, consumer: str) -> Key:
+        self._count(block, segment.length)
+        key = block.key.cut_back(segment.length)
+        self._written(block)
+        self._journal.used(segment, "tag", consumer)
+        self.totals.consumed += segment.length
+        self._write_totals()
+        return key
+
+    def _trim(self, block: Block, end: int) -> None:
+        """Burns what lies behind `end`, or behind the cursor."""
+        passed = block.end - max(end, block.cursor)
+        if passed > 0:
+            self._note_burnt(block, block.end - passed, passed)
+            self._count(block, passed)
+            block.key.cut_back(passed).wipe()
+            self._written(block)
+
     # Blocks change owner -------------------------------------------------------------------------------------------------
 
     def want(self) -> None:
@@ -363,11 +509,13 @@ class Pool:
             self._send(Want(self.link))
 
     def wanted(self) -> None:
-        """The other end runs short: gives away half of the own blocks, the youngest."""
+        """The other end runs short: gives away half of the own blocks, the youngest, and none of the reserve."""
         if not self.synced:
             return
         whole = [number for number in self._stock if not self._blocks[number].cursor]
         given = whole[-max(1, len(whole) // 2) :]
+        while given and self._own - sum(self._blocks[number].left for number in given) < self._reserve:
+            del given[0]
         for number in given:
             block = self._blocks[number]
             self._theirs_again(block, ours=False)
@@ -421,7 +569,7 @@ class Pool:
                 raise Refused(f"block {number} of link {self.link} is not held by both ends")
             if block.ours:
                 raise PeerViolation(self.remote, f"took from block {number} of link {self.link}, which is not its own")
-            if not length or offset + length > block.size:
+            if not length or offset + length > block.end:
                 raise PeerViolation(self.remote, f"took more of block {number} of link {self.link} than there is")
             if offset < cursors.get(number, block.cursor):
                 raise PeerViolation(self.remote, f"took octets of block {number} of link {self.link} twice")
@@ -442,27 +590,34 @@ class Pool:
         return Taken(tuple(segments), key, made, self.totals.hops)
 
     def _skip(self, block: Block, cursor: int) -> None:
-        skipped = min(cursor, block.size) - block.cursor
+        skipped = min(cursor, block.end) - block.cursor
         if skipped > 0:
-            self._note_burnt(block, skipped)
+            self._note_burnt(block, block.cursor, skipped)
             self._cut(block, skipped).wipe()
 
     def _cut(self, block: Block, octets: int) -> Key:
-        if block.number in self._theirs:
-            self.usable -= octets
-            if block.ours:
-                self.available -= octets
-        self.stored -= octets
+        self._count(block, octets)
         front = block.key.cut(octets)
         block.cursor += octets
+        self._written(block)
+        return front
+
+    def _count(self, block: Block, octets: int) -> None:
+        """So many octets are about to be taken from a block."""
+        if block.number in self._theirs:
+            self._common -= octets
+            if block.ours:
+                self._own -= octets
+        self.stored -= octets
+
+    def _written(self, block: Block) -> None:
         if block.left:
             self._write(block)
         else:
             self._drop(block)
-        return front
 
     def _burn(self, block: Block) -> None:
-        self._note_burnt(block, block.left)
+        self._note_burnt(block, block.cursor, block.left)
         self._unusable(block.number)
         self.stored -= block.left
         block.key.wipe()
@@ -476,9 +631,9 @@ class Pool:
         self._turn()
         self._journal.block_gone(self.link, block.number)
 
-    def _note_burnt(self, block: Block, octets: int) -> None:
+    def _note_burnt(self, block: Block, offset: int, octets: int) -> None:
         self.totals.burnt += octets
-        self._journal.used(Segment(self.link, block.number, block.cursor, octets), "burnt", "")
+        self._journal.used(Segment(self.link, block.number, offset, octets), "burnt", "")
 
     def _write(self, block: Block) -> None:
         self._journal.block(self.link, block.number, block.cursor, block.size, block.ours, block.made, block.key)

@@ -90,6 +90,7 @@ class Relays:
     arrived: Callable[[LinkId, int, Key, int], None]  # destination: takes a block in (link, number, key, hops)
     made: Callable[[LinkId, int, Key], None]  # source: the same for what it has made
     random: Callable[[int], bytes]
+    mute: Callable[[Pool], bool]  # whether an end has no key to tag what it has to tell the other of a pool
     wait_seconds: float
     totals: dict[LinkId, LinkTotals] = field(default_factory=dict)
     lines: dict[LinkId, Line] = field(default_factory=dict)
@@ -145,7 +146,10 @@ class Relays:
         """Sends one batch; False when there is nothing to do now, or nothing to do it with."""
         pool = self.pools.get(line.route.link)
         next_hop = line.route.next_hop
-        if pool is None or next_hop is None or not pool.synced or now < line.paused_until or not self.reachable(next_hop):
+        if pool is None or next_hop is None or now < line.paused_until or not self.reachable(next_hop):
+            return False
+        if not pool.synced:
+            self._begin(line, pool, next_hop, now)
             return False
         held, on_the_way = pool.counts()
         self._turn_window(line, on_the_way, now)
@@ -161,8 +165,18 @@ class Relays:
         if not count:
             return False
         line.round = now if line.round is None else line.round
-        self._make(line.route.link, pool, next_hop, count)
+        self._make(line.route.link, next_hop, pool.next_numbers(count))
         return True
+
+    def _begin(self, line: Line, pool: Pool, next_hop: NodeId, now: float) -> None:
+        """Two blocks ahead of all agreement, one for each end, where an end has no key to tag its messages with.
+
+        A relay message is authentic by itself. The session with the far end is up: its Offer came.
+        """
+        room = pool.counts()[0] + 2 <= pool.capacity
+        if pool.heard and room and self.mute(pool) and not self._pads_short(next_hop, TAG_KEY + 2 * BLOCK):
+            line.paused_until = now + self.pause_seconds
+            self._make(line.route.link, next_hop, pool.next_numbers(2, both=True))
 
     def _turn_window(self, line: Line, on_the_way: int, now: float) -> None:
         if line.round is None or on_the_way:
@@ -173,14 +187,13 @@ class Relays:
             line.window = max(1, line.window // 2)
         line.round = None
 
-    def _make(self, link: LinkId, pool: Pool, next_hop: NodeId, count: int) -> None:
-        payload, blocks, number = Key(bytearray()), [], pool.next_number()
-        for _ in range(count):
+    def _make(self, link: LinkId, next_hop: NodeId, numbers: Iterable[int]) -> None:
+        payload, blocks = Key(bytearray()), []
+        for number in numbers:
             key = Key(self.random(BLOCK))
             payload.append(key.take(0, BLOCK))
             blocks.append((number, BLOCK))
             self.made(link, number, key)
-            number += 2
         self._pass_on(link, next_hop, 0, tuple(blocks), payload)
 
     # Every hop -----------------------------------------------------------------------------------------------------------

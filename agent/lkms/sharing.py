@@ -35,6 +35,8 @@ class Sharing(Core, ABC):
             self._relays.fill(self._now())
         for link, pool in self._pools.items():
             self._show(link, pool)
+        if any(channel.blocked for channel in self._channels.values()):  # there may be key to tag with now
+            self._store.soon()
 
     def _show(self, link: LinkId, pool: Pool) -> None:
         before, now = self._shown.get(link), (pool.usable > 0, pool.full)

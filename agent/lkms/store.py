@@ -152,6 +152,8 @@ class Store:
         self._hurry = asyncio.Event()
         self._uses = 0
         self.failing: str | None = None
+        self.gather: Callable[[], None] = lambda: None
+        self._gathers = False
         self._closing = self._gave_up = self._rotating = False
 
     # Life ------------------------------------------------------------------------------------------------------------
@@ -310,10 +312,20 @@ class Store:
 
     def _note_work(self, statement: Statement) -> None:
         self._batch.statements.append(statement)
+        self._start()
+
+    def _start(self) -> None:
         if self._writer is None and not self._closing:
             self._writer = asyncio.get_running_loop().create_task(self._write(), name="key store")
 
     # Commits -------------------------------------------------------------------------------------------------------------
+
+    def soon(self, *, urgent: bool = True) -> None:
+        """Has `gather` called just before what is noted is written next, so that it may note more, and say what follows."""
+        self._gathers = True
+        self._start()
+        if urgent:
+            self._hurry.set()
 
     def after(self, callback: Callable[[], None], *, urgent: bool = True) -> None:
         """Runs the callback, in order, once everything noted so far is durable. Not urgent: a moment later is well, too."""
@@ -337,6 +349,9 @@ class Store:
     async def _write(self) -> None:
         """One batch after the other; what one turn of the loop notes is one batch."""
         while await self._something():
+            if self._gathers:
+                self._gathers = False
+                _call(self.gather)
             batch, self._batch, self.turn = self._batch, _Batch(), self.turn + 1
             self._hurry.clear()
             await self._persist(batch)
@@ -349,7 +364,7 @@ class Store:
 
     async def _something(self) -> bool:
         """Gathers notes for a moment. False when there are none and the writer may end."""
-        if self._batch.statements or self._batch.callbacks or self._batch.waiters:
+        if self._gathers or self._batch.statements or self._batch.callbacks or self._batch.waiters:
             if not (self._batch.waiters or self._closing):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), LINGER_SECONDS)

@@ -71,7 +71,7 @@ def test_status_6(pair: Pair, ksid: str, alone: int) -> None:
 def test_a_timeout_leaves_nothing_connected(pair: Pair, network: Network, ksid: str) -> None:
     """Clause 6.1, table 2: who got 6 is not connected; later both open with the same KSID."""
     assert pair.a.open(*pair.uris, Qos(timeout=300), ksid).status == 6
-    until(lambda: not network.on("a", ksid))
+    until(lambda: not network.on("a", ksid) and not network.peer_attached("b", ksid))
     assert pair.b.open(*pair.uris, Qos(timeout=300), ksid).status == 6
     early = network.later(pair.a.open, *pair.uris, Qos(), ksid)
     assert pair.b.open(*pair.uris, Qos(), ksid).status == early.result(10).status == 0

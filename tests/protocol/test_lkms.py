@@ -7,29 +7,47 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qswitch.protocol import lkms
-from qswitch.protocol.lkms import AnyMessage, Codec, ProtocolError, Segment, build, relay_header
+from qswitch.protocol.lkms import (
+    AnyMessage,
+    Codec,
+    ProtocolError,
+    Segment,
+    StateMessage,
+    WireMessage,
+    build,
+    build_body,
+    build_state,
+    parse_body,
+    relay_header,
+    tagged_header,
+)
 
 LINK = "11111111-1111-4111-8111-111111111111"
 KSID = "22222222-2222-4222-8222-222222222222"
 SEGMENTS = (Segment(LINK, (1 << 63) - 1, 0, 4096), Segment(LINK, 0, 4064, 32))
 
-MESSAGES: list[AnyMessage] = [
-    lkms.Hello(lkms.VERSION),
+MESSAGES: list[WireMessage] = [
+    lkms.Hello(lkms.VERSION, bytes(16)),
     lkms.Ping(),
     lkms.LinkHello(LINK),
-    lkms.LinkSync(LINK, 7, True, -1, ((0, 3), (6, 6)), ((2, 100),), ((3, 3),), False),
+    lkms.Offer(LINK, -1, ((0, 0, 4096), (2, 100, 4064)), True, False),
+    lkms.Want(LINK),
+    lkms.StreamHello(KSID, (LINK,)),
+    lkms.KeyHello(KSID, (LINK,)),
+    lkms.Relay(LINK, 1, ((10, 4096),), SEGMENTS, bytes(4096), bytes(16)),
+    lkms.Tagged(7, SEGMENTS[1], b"body", bytes(16)),
+]
+STATES: list[StateMessage] = [
+    lkms.LinkSync(LINK, 7, True, -1, ((0, 3), (6, 6)), ((2, 100, 4096),), ((3, 3),), False),
     lkms.Have(LINK, ((0, 3),), True, 2),
     lkms.Lost(LINK, ((5, 5),)),
-    lkms.Want(LINK),
     lkms.Give(LINK, ()),
-    lkms.StreamHello(KSID, (LINK,)),
     lkms.StreamSync(KSID, 1, (1 << 63) - 1, 32, 1),
     lkms.StreamState(KSID, 1, 0, 2, 64, 128),
     lkms.Attach(KSID, 1, 32),
     lkms.Need(KSID, 1 << 32),
     lkms.Alloc(KSID, 5, 32, 64, 129, SEGMENTS),
     lkms.AllocAck(KSID, 5, 193),
-    lkms.KeyHello(KSID, (LINK,)),
     lkms.KeySync(KSID, 3, (LINK, KSID)),
     lkms.KeyMeet(KSID, 3, (LINK,), (KSID,), 10_000),
     lkms.KeyMet(KSID, 3, (), 0),
@@ -38,12 +56,11 @@ MESSAGES: list[AnyMessage] = [
     lkms.KeyAck(KSID, 2, 9_998),
     lkms.KeyTaken(KSID, (LINK,)),
     lkms.KeyDrop(KSID, (LINK,)),
-    lkms.Relay(LINK, 1, ((10, 4096),), SEGMENTS, bytes(4096), bytes(16)),
     lkms.RelayNack(LINK, (10, 12), "no key", (LINK,)),
 ]
 
 
-def all_of(codec: Codec) -> list[AnyMessage]:
+def all_of(codec: Codec) -> list[WireMessage]:
     found = []
     while (message := codec.next_message()) is not None:
         found.append(message)
@@ -51,16 +68,47 @@ def all_of(codec: Codec) -> list[AnyMessage]:
 
 
 def test_every_kind_of_message_is_tried() -> None:
-    assert {type(message) for message in MESSAGES} == set(AnyMessage.__args__)
+    assert {type(message) for message in MESSAGES} == set(WireMessage.__args__)
+    assert {type(message) for message in STATES} == set(StateMessage.__args__)
+    assert {*WireMessage.__args__, *StateMessage.__args__} == set(AnyMessage.__args__)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_there_and_back(message: AnyMessage) -> None:
+def test_there_and_back(message: WireMessage) -> None:
     codec = Codec()
     codec.receive(build(message) + b"\0\0")
     (back,) = all_of(codec)
     assert build(back) == build(message)
     assert type(back) is type(message)
+
+
+def test_what_moves_state_travels_in_an_envelope_only() -> None:
+    body = build_body([build_state(one) for one in STATES])
+    assert build_body([build_state(one) for one in parse_body(body)]) == body
+    assert [type(one) for one in parse_body(body)] == [type(one) for one in STATES]
+    for one in STATES:
+        codec, octets = Codec(), build_state(one)
+        codec.receive(len(octets).to_bytes(4) + octets)
+        with pytest.raises(ProtocolError):
+            codec.next_message()
+    for other in MESSAGES:
+        with pytest.raises(ProtocolError):
+            parse_body(build_body([build(other)[4:]]))
+    for bad in (b"", body[:-1], body + b"x", b"\xdd\xff\xff\xff\xff"):
+        with pytest.raises(ProtocolError):
+            parse_body(bad)
+    with pytest.raises(ProtocolError):
+        build_state(lkms.KeyAlloc(KSID, 1, 32, (LINK,), (), True, bytes(lkms.MAX_MESSAGE)))
+
+
+def test_the_tag_of_an_envelope_covers_the_session_and_the_place() -> None:
+    headers = [
+        tagged_header(*nonces, number, key)
+        for nonces in ((b"a" * 16, b"b" * 16), (b"b" * 16, b"a" * 16), (b"a" * 16, b"c" * 16))
+        for number in (0, 1)
+        for key in SEGMENTS
+    ]
+    assert len(set(headers)) == len(headers)
 
 
 def test_in_any_pieces() -> None:
@@ -78,11 +126,10 @@ def test_in_any_pieces() -> None:
 def test_values_out_of_bounds_are_refused() -> None:
     bad = [
         ["want", "x" * 37],
-        ["alloc", KSID, 5, 32, 0, 0, []],
-        ["alloc", KSID, 5, 32, 0, 1, [[LINK, -1, 0, 1]]],
-        ["attach", KSID, 3, 0],
-        ["need", KSID, (1 << 32) + 1],
-        ["have", LINK, [[0, 1 << 63]], False, 0],
+        ["hello", 2, b"short"],
+        ["offer", LINK, -2, [], False, False],
+        ["offer", LINK, 0, [[0, 0, 1]] * 257, False, False],
+        ["tagged", 0, [LINK, -1, 0, 1], b"", b""],
         ["nonsense", LINK],
         {"link": LINK},
     ]
@@ -91,6 +138,16 @@ def test_values_out_of_bounds_are_refused() -> None:
         codec.receive(len(body).to_bytes(4) + body)
         with pytest.raises(ProtocolError):
             codec.next_message()
+    worse = [
+        ["alloc", KSID, 5, 32, 0, 0, []],
+        ["alloc", KSID, 5, 32, 0, 1, [[LINK, -1, 0, 1]]],
+        ["attach", KSID, 3, 0],
+        ["need", KSID, (1 << 32) + 1],
+        ["have", LINK, [[0, 1 << 63]], False, 0],
+    ]
+    for one in worse:
+        with pytest.raises(ProtocolError):
+            parse_body(msgspec.msgpack.encode([one]))
 
 
 def test_a_long_message_is_refused_before_it_is_there() -> None:
@@ -108,6 +165,8 @@ def test_any_octets_are_messages_or_refused(data: bytes, framed: bool) -> None:
     codec.receive(len(data).to_bytes(4) + data if framed else data)
     with suppress(ProtocolError):
         all_of(codec)
+    with suppress(ProtocolError):
+        parse_body(data)
 
 
 def test_the_tag_covers_all_but_the_ciphertext() -> None:

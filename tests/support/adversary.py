@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from qswitch.agent.model import Endpoint
-from qswitch.protocol.lkms import AnyMessage, Codec, build
+from qswitch.protocol.lkms import Codec, WireMessage, build
 
-Meddle = Callable[[bool, AnyMessage], Iterable[AnyMessage]]
+Meddle = Callable[[bool, WireMessage], Iterable[WireMessage]]
 """(whether it comes from the end that dialed, a message) -> what goes on in its place."""
 Touch = Callable[[bool, bytes], Iterable[bytes]]
 """The same for what a socket gave at once."""
@@ -96,7 +96,7 @@ class Middle(Wire):
     def __init__(self, listener: Endpoint, folders: tuple[Path, Path], meddle: Meddle = pass_on) -> None:
         super().__init__(listener)
         self._folders, self.meddle = folders, meddle
-        self.seen: list[tuple[bool, AnyMessage]] = []
+        self.seen: list[tuple[bool, WireMessage]] = []
 
     def faces(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         server, client = self._folders
@@ -113,7 +113,7 @@ class Middle(Wire):
 
         return take
 
-    def say(self, to_listener: bool, *messages: AnyMessage) -> None:
+    def say(self, to_listener: bool, *messages: WireMessage) -> None:
         """Something of his own, in the name of the other end."""
         for one in messages:
             self.writers[to_listener].write(build(one))

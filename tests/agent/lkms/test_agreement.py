@@ -1,13 +1,14 @@
 """Two ends of a link and a stream, whatever is lost and whoever crashes when: once, same, confirmed.
 
-The ends are the real pools and streams over a disk that is a dictionary: what was committed survives a crash, nothing else
-does; what was sent arrives in order or is lost with the session.
+The ends are the real pools, streams and tagged channels over a disk that is a dictionary: what was committed survives a
+crash, nothing else does; what was sent arrives in order or is lost with the session.
 """
 
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -19,13 +20,14 @@ from qswitch.agent.errors import NodeError
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.pool import Block, Pool, Refused, Totals
 from qswitch.agent.lkms.streams import Attachment, Progress, StoredChunk, Stream, StreamConfig
+from qswitch.agent.lkms.tags import Channel
 from qswitch.agent.model import KeyStreamId, LinkId, NodeId
 from qswitch.protocol import lkms
-from qswitch.protocol.lkms import AnyMessage, Codec, Have, Segment, build
+from qswitch.protocol.lkms import AnyMessage, Codec, Have, Segment, Tagged, WireMessage, build
 
 LINK, KSID = LinkId("link"), KeyStreamId("stream")
-BLOCK, CHUNK = 48, 10
-Wire = deque[AnyMessage]
+BLOCK, CHUNK, RESERVE = 260, 10, 64
+Wire = deque[WireMessage]
 
 
 @dataclass
@@ -83,6 +85,8 @@ class End:
     def __init__(self, name: str, other: str) -> None:
         self.name, self.other, self.disk = NodeId(name), NodeId(other), Disk()
         self.wire: Wire | None = None
+        self.channel: Channel | None = None
+        self.offering = False
         self.now = 0.0
         self.boot()
 
@@ -91,7 +95,8 @@ class End:
         self.journal, rows = Journal(self.disk), self.disk.rows
         blocks = [Block(*row[:5], Key(row[5])) for (kind, _), row in rows.items() if kind == "block"]
         totals = replace(rows.get(("totals", 0), Totals()))
-        self.pool = Pool(LINK, self.name, self.other, 40, self.journal, self.send, totals, blocks)
+        names = self.name, self.other
+        self.pool = Pool(LINK, *names, 40, self.journal, self.send, totals, blocks, reserve=RESERVE)
         chunks = {index: StoredChunk(Key(row[0]), *row[1:]) for (kind, index), row in rows.items() if kind == "chunk"}
         progress = replace(rows.get(("stream", 0), Progress(KSID, self.other)))
         self.make_stream(progress, chunks)
@@ -105,17 +110,47 @@ class End:
         self.stream.configure(config)
         self.stream.attach(Attachment.CONNECTED)
 
+    def join(self, nonces: tuple[bytes, bytes]) -> None:
+        """A session is up."""
+        self.wire = deque()
+        self.channel = Channel((self.name, self.other), nonces, lambda: [self.pool])
+        self.offering = True
+
+    def part(self) -> None:
+        self.wire = self.channel = None
+        self.pool.part()
+        self.stream.part()
+
     def send(self, message: AnyMessage) -> None:
-        if (wire := self.wire) is not None:
-            self.journal.leaving.append(lambda: wire.append(message))
+        if self.channel is not None:
+            assert not isinstance(message, Tagged)
+            self.channel.put(message)
+
+    def commit(self) -> None:
+        if self.channel is not None and self.wire is not None:
+            if self.offering:
+                self.channel.put(self.pool.offer(self.pool.heard and self.channel.mute))
+                self.offering = False
+            self.journal.leaving += [partial(self.wire.append, message) for message in self.channel.flush()]
+        self.journal.commit()
 
     def add(self, number: int) -> None:
         key = random.Random(number).randbytes(BLOCK)
         if self.pool.add(number, Key(key), self.now, self.now):
             self.send(Have(LINK, [(number, number)], self.pool.full))
+            self.offering |= self.pool.peer_low
+
+    def hear(self, message: WireMessage) -> None:
+        """Raises Refused for what is tagged with key that is not here."""
+        assert self.channel is not None
+        for one in self.channel.open(message) if isinstance(message, Tagged) else (message,):
+            self.take(one)
 
     def take(self, message: AnyMessage) -> None:
         match message:
+            case lkms.Offer():
+                self.pool.offered(message, self.now)
+                self.offering |= message.asks
             case lkms.LinkHello():
                 self.pool.hello()
             case lkms.LinkSync():
@@ -173,17 +208,16 @@ class Agreement(RuleBasedStateMachine):
     def connect(self) -> None:
         """A new session; of the one before nothing counts any more."""
         self.disconnect()
-        for end in self.both:
-            end.wire = deque()
+        one, other = random.randbytes(16), random.randbytes(16)
+        self.both[0].join((one, other))
+        self.both[1].join((other, one))
         self.both[0].pool.meet()
         self.both[0].stream.meet()
 
     @rule()
     def disconnect(self) -> None:
         for end in self.both:
-            end.wire = None
-            end.pool.part()
-            end.stream.part()
+            end.part()
 
     def crash(self, end: int) -> None:
         self.disconnect()
@@ -203,26 +237,29 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(end=ends)
     def commit(self, end: int) -> None:
-        self.both[end].journal.commit()
+        self.both[end].commit()
 
     @rule(end=ends, count=st.integers(1, 8))
     def arrive(self, end: int, count: int) -> None:
-        wire = self.both[1 - end].wire
-        for _ in range(min(count, len(wire) if wire else 0)):
-            assert wire
+        for _ in range(count):
+            if not (wire := self.both[1 - end].wire):
+                return
             codec = Codec()
             codec.receive(build(wire.popleft()))
             message = codec.next_message()
             assert message is not None
             if isinstance(message, lkms.Relay):
                 self.take_pad(end, message)
-            else:
-                self.both[end].take(message)
+                continue
+            try:
+                self.both[end].hear(message)
+            except Refused:
+                self.connect()
 
     @rule()
     def run(self) -> None:
         """Lets all that is under way come to an end."""
-        for _ in range(12):
+        for _ in range(16):
             for end in (0, 1):
                 self.both[end].stream.refill()
                 self.commit(end)
@@ -254,7 +291,7 @@ class Agreement(RuleBasedStateMachine):
             return
         if chunk is None:
             return
-        one.journal.commit()
+        one.commit()
         key, place = bytes(chunk.key.view()), (one.stream.progress.incarnation, chunk.index)
         assert self.read.setdefault(place, key) == key, "the ends differ"
         self.last[end] = (chunk.index, key)
@@ -323,7 +360,7 @@ class Agreement(RuleBasedStateMachine):
             for segment, kind, consumer in end.disk.uses:
                 for octet in range(segment.offset, segment.offset + segment.length):
                     if kind != "burnt":
-                        consumers[segment.block, octet] = (kind, consumer if kind == "stream" else "")
+                        consumers[segment.block, octet] = (kind, consumer if kind in ("stream", "tag") else "")
         assert all(other.get(octet, consumer) == consumer for octet, consumer in one.items())
 
     @invariant()
@@ -332,11 +369,11 @@ class Agreement(RuleBasedStateMachine):
             pool = end.pool
             blocks = pool._blocks.values()
             assert pool.stored == sum(block.left for block in blocks)
-            assert pool.usable == sum(block.left for block in blocks if pool.confirmed(block.number))
+            assert pool._common == sum(block.left for block in blocks if pool.confirmed(block.number))
             own = [block for block in blocks if block.ours and pool.confirmed(block.number)]
-            assert pool.available == sum(block.left for block in own)
+            assert pool._own == sum(block.left for block in own)
             assert pool._stock == sorted(block.number for block in own)
-            assert all(len(block.key) == block.left for block in blocks)
+            assert all(0 < block.left <= block.size - block.cursor for block in blocks)
 
     def teardown(self) -> None:
         """After everything the ends meet and go on: nothing hangs."""

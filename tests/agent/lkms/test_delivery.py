@@ -22,7 +22,7 @@ from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.pool import Block, Pool, Totals
 from qswitch.agent.model import KeyStreamId, LinkId, NodeId
 from qswitch.protocol import lkms
-from qswitch.protocol.lkms import AnyMessage, Codec, Have, KeyAlloc, Segment, build
+from qswitch.protocol.lkms import AnyMessage, Have, KeyAlloc, Segment
 
 LINK, KSID = LinkId("link"), KeyStreamId("pair")
 BLOCK, USUAL, LIMIT = 256, 8, 40
@@ -99,7 +99,7 @@ class End:
         self.journal, rows = Journal(self.disk), self.disk.rows
         blocks = [Block(*row[:5], Key(row[5])) for (kind, _), row in rows.items() if kind == "block"]
         totals = replace(rows.get(("totals", 0), Totals()))
-        self.pool = Pool(LINK, self.name, self.other, 40, self.journal, self.send, totals, blocks)
+        self.pool = Pool(LINK, self.name, self.other, 40, self.journal, self.send, totals, blocks, reserve=0)
         keys = {key_id: row for (kind, key_id), row in rows.items() if kind == "key"}
         held, stock = (
             {key_id: StoredKey(Key(row[1]), *row[2:]) for key_id, row in keys.items() if row[0] is ours}
@@ -229,10 +229,7 @@ class Agreement(RuleBasedStateMachine):
         wire = self.both[1 - end].wire
         for _ in range(min(count, len(wire) if wire else 0)):
             assert wire
-            codec = Codec()
-            codec.receive(build(wire.popleft()))
-            message = codec.next_message()
-            assert message is not None
+            message = wire.popleft()
             self.both[end].take(message)
             if twice and isinstance(message, lkms.KeyAlloc | lkms.KeyAck | lkms.KeyTaken | lkms.KeyDrop | lkms.KeySync):
                 try:

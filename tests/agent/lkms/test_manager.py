@@ -43,7 +43,7 @@ async def line(net: Net, names: str, blocks: int = 40) -> None:
 
 
 async def test_a_session_that_is_no_longer_wanted_ends_at_both_ends(net: Net) -> None:
-    await line(net, "ab", 1)
+    await line(net, "ab", 2)
     a, b = net.nodes.values()
     await until(lambda: a.keys.levels(link_id(1)).usable_bits > 0 and b.keys.levels(link_id(1)).usable_bits > 0)
     await a.keys.remove_link(link_id(1))
@@ -86,10 +86,13 @@ async def test_key_is_allocated_for_many_chunks_at_once(net: Net) -> None:
 async def test_key_is_used_to_the_last_block_whoever_owned_it(net: Net) -> None:
     await line(net, "ab", 8)
     a, b = net.nodes.values()
-    await open_stream(net, "a", "b", [link_id(1)], size=4096)
-    ones = [await read(a, None) for _ in range(8)]
-    assert ones == [await read(b, None) for _ in range(8)]
-    assert a.keys.levels(link_id(1)).stored_bits == b.keys.levels(link_id(1)).stored_bits == 0
+    await open_stream(net, "a", "b", [link_id(1)], size=1024)
+    ones = [await read(a, None) for _ in range(27)]
+    assert ones == [await read(b, None) for _ in range(27)]
+    await until(lambda: a.keys.levels(link_id(1)) == b.keys.levels(link_id(1)))
+    left = a.keys.levels(link_id(1))
+    assert left.burnt_bits == 0 and left.stored_bits == left.generated_bits - left.consumed_bits
+    assert left.usable_bits < 8 * 4096, "but for a block of b's, which keeps some for its tags"
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await a.keys.get_chunk(KSID, None)
@@ -164,7 +167,7 @@ async def test_time_to_live_erases_what_nobody_reads(net: Net) -> None:
 
 
 async def test_a_stream_moves_to_another_link(net: Net) -> None:
-    await line(net, "ab", 2)
+    await line(net, "ab", 4)
     a, b = net.nodes.values()
     await open_stream(net, "a", "b", [link_id(1)], size=1024)
     ones = [await read(a, index) for index in range(8)]
@@ -212,10 +215,25 @@ async def test_blocks_wait_while_the_store_is_full(net: Net) -> None:
 async def test_a_block_at_one_end_only_is_burnt(net: Net) -> None:
     a, _ = await net.node("a", doubt_seconds=0.5), await net.node("b", doubt_seconds=0.5)
     link = await net.fibre(1, "a", "b")
-    await a.keys.deliver(link, 0, material(link, 0))
-    assert a.keys.levels(link).usable_bits == 0
-    await until(lambda: a.keys.levels(link).stored_bits == 0)
+    await net.feed(link, "a", "b", 2)
+    await until(lambda: a.keys.levels(link).usable_bits > 0)
+    await a.keys.deliver(link, 2, material(link, 2))
+    assert a.keys.levels(link).usable_bits < 8 * 4096 * 2 < a.keys.levels(link).stored_bits
+    await until(lambda: a.keys.levels(link).burnt_bits > 0)
     assert a.keys.levels(link).burnt_bits == 8 * 4096
+
+
+async def test_an_end_full_of_what_the_other_never_got_takes_new_blocks(net: Net) -> None:
+    """Without a block in common the ends cannot meet, and agree on nothing: what is in doubt goes all the same."""
+    a, b = [await net.node(name, doubt_seconds=0.5, capacity_blocks=4) for name in "ab"]
+    link = await net.fibre(1, "a", "b")
+    for number in range(4):
+        await a.keys.deliver(link, number, material(link, number))
+    net.numbers[link] = 4
+    async with asyncio.timeout(10):
+        await net.feed(link, "a", "b", 2)
+    await until(lambda: a.keys.levels(link).usable_bits == b.keys.levels(link).usable_bits > 0)
+    assert a.keys.levels(link).burnt_bits == 4 * 8 * 4096
 
 
 async def test_no_number_comes_twice(net: Net) -> None:
