@@ -37,7 +37,7 @@ from .errors import (
     TimedOut,
     UnknownKeyStream,
 )
-from .key_streams import Stream, StreamKeys, settle
+from .key_streams import Holder, Stream, StreamKeys, settle
 from .lkms.keys import Key
 from .lkms.manager import Chunk
 from .model import (
@@ -50,6 +50,7 @@ from .model import (
     Consumption,
     Event,
     KeyStreamId,
+    NodeId,
     Notification,
     Severity,
 )
@@ -73,6 +74,7 @@ from .stream_rules import (
     refusal,
     requested,
     timeout_seconds,
+    updated,
 )
 from .tasks import Tasks
 
@@ -109,12 +111,13 @@ class ApplicationTable:
         self._recovering = True
         self._with_statistics = True
         self._ages = 0
+        self._node = NodeId("")
 
     # 015: entries ------------------------------------------------------------------------------------------------------
 
     def apply(self, configuration: Configuration) -> None:
         """Notes the whole configuration and answers who waited for it. The first one is from before this process."""
-        self._with_statistics = configuration.application_stats
+        self._node, self._with_statistics = configuration.node, configuration.application_stats
         for ksid, entry in configuration.applications.items():
             have = self._streams.get(ksid)
             if have is None or have.removed:
@@ -123,6 +126,7 @@ class ApplicationTable:
                 continue
             have.entry = entry
             self._step(have, admission(entry))
+            self._drop_holders(have)
             self._work(have)
             self._answer(have)
         for ksid, have in self._streams.items():
@@ -134,7 +138,7 @@ class ApplicationTable:
     def _add(self, entry: ApplicationConfig, old: Stream | None) -> Stream:
         self._ages += 1
         phase = Phase.RECOVERED if self._recovering else Phase.CONFIGURED
-        have = Stream(entry, phase, self._ages, datetime.now(UTC), self._recovering)
+        have = Stream(self._node, entry, phase, self._ages, datetime.now(UTC), self._recovering)
         if old is not None:  # not yet erased: the new one sees to that first
             have.lock, have.known, have.erase = old.lock, old.known, True
             old.known = None
@@ -144,13 +148,22 @@ class ApplicationTable:
         log.info("application configured ksid=%s admission=%s", entry.ksid, entry.admission)
         return have
 
+    def _drop_holders(self, have: Stream) -> None:
+        """Those the entry names no longer, and all but the first when the key is not shared any more."""
+        was_open = have.open
+        named = [name for name in have.holders if name in have.readers]
+        kept = named if have.sharing else named[:1]
+        have.holders = {name: have.holders[name] for name in kept}
+        if was_open and not have.open:
+            self._step(have, StreamEvent.CLOSE)
+
     def _answer(self, have: Stream) -> None:
         """Hands an entry to the registration it answers: the one that brought its KSID, else the oldest of its pair."""
         if not have.serves and have.phase is not Phase.REFUSED:
             return
         named = [one for one in self._registrations if one.ksid == have.ksid]
         paired = [one for one in self._registrations if one.ksid is None and {one.me, one.peer} <= members(have.entry)]
-        free = have.holder is None and have.phase in (Phase.CONFIGURED, Phase.REFUSED)
+        free = not have.holders and have.phase in (Phase.CONFIGURED, Phase.REFUSED)
         for one in named or (paired[:1] if free else []):
             if not one.answer.done():
                 one.answer.set_result(have)
@@ -181,7 +194,7 @@ class ApplicationTable:
     def _find(self, me: str, peer: str, ksid: str | None) -> Stream | None:
         """The stream that this call means, when the controller need not be asked. Raises KeyStreamInUse."""
         if ksid is None:
-            paired = pairing(me, peer, [self._candidate(one) for one in self._streams.values() if one.serves])
+            paired = pairing(me, peer, [self._candidate(one, me) for one in self._streams.values() if one.serves])
             return self._streams[paired] if paired else None
         have = self._streams.get(KeyStreamId(ksid))
         if have is None or have.removed:
@@ -190,15 +203,17 @@ class ApplicationTable:
             self._check_holder(have, me, peer)
         return have if have.serves and (have.phase, StreamEvent.OPEN) in TRANSITIONS else None
 
-    def _candidate(self, have: Stream) -> Candidate:
-        free = have.holder is None and not have.removed
+    def _candidate(self, have: Stream, me: str) -> Candidate:
         attached = have.known is not None and self._keys.peer_attached(have.ksid)
-        phase = have.phase if free else Phase.ATTACHED
+        phase = have.phase if not have.holders and not have.removed else Phase.ATTACHED
+        if me in have.sharing - set(have.holders) and not have.removed and have.phase is Phase.ATTACHED:
+            phase = Phase.CONFIGURED  # to this client of several
         return Candidate(have.ksid, members(have.entry), phase, attached, have.age)
 
     @staticmethod
     def _check_holder(have: Stream, me: str, peer: str) -> None:
-        if not {me, peer} <= members(have.entry) or have.holder not in (None, me):
+        taken = me not in have.holders and bool(have.holders) and not have.sharing
+        if not {me, peer} <= members(have.entry) or me not in have.readers or taken:
             raise KeyStreamInUse(have.ksid)
 
     async def _register(self, me: str, peer: str, request: OpenConnect, seconds: float) -> Stream:
@@ -237,30 +252,35 @@ class ApplicationTable:
             return stale
 
     async def _open(self, have: Stream, me: str, request: OpenConnect, seconds: float) -> OpenConnectReply:
-        before = have.phase
+        before, joins = have.phase, me in have.sharing and me not in have.holders
         if not self._step(have, StreamEvent.OPEN):
             raise UnknownKeyStream(have.ksid)
-        have.holder, have.timeout = me, seconds
+        mine = have.holders.setdefault(me, Holder(open=False))
+        was_open, mine.open = mine.open and before is Phase.ATTACHED, True
         have.qos = replace(request.qos, key_chunk_size=request.qos.key_chunk_size or have.qos.key_chunk_size)
-        if before is not Phase.CONFIGURED and is_update(have.entry, requested(request.qos)):
-            self._notify(ApplicationQosUpdate(have.ksid, requested(request.qos), request.qos.priority))
+        mine.timeout, mine.qos = seconds, have.qos
+        if before is not Phase.CONFIGURED and not joins and is_update(have.entry, requested(request.qos)):
+            self._notify(
+                ApplicationQosUpdate(have.ksid, updated(have.entry.qos, requested(request.qos)), request.qos.priority)
+            )
         if before is Phase.CONFIGURED:  # a peer that came and went, as after a timeout, is not one that is there
             have.peer_seen = self._keys.peer_attached(have.ksid)
-        have.opening += 1
+        mine.opening += 1
         try:
             await self._settle(have)
             if request.ksid is not None and not have.peer_seen:
                 await self._keys.wait_peer_attached(have.ksid)
             chunk_size = await self._agree_chunk_size(have)
         except BaseException:
-            self._undo_open(have, before, request)
+            if not was_open:
+                self._undo_open(have, me, request)
             raise
         finally:
-            have.opening -= 1
+            mine.opening -= 1
         have.peer_seen |= self._keys.peer_attached(have.ksid)
         log.info("application open ksid=%s application=%s peer=%s", have.ksid, me, have.peer_seen)
         status = Status.SUCCESS if have.peer_seen else Status.PEER_ABSENT
-        return OpenConnectReply(status, offered(have.entry, have.qos, chunk_size, have.seconds), have.ksid)
+        return OpenConnectReply(status, offered(have.entry, mine.qos, chunk_size, have.seconds(mine)), have.ksid)
 
     async def _agree_chunk_size(self, have: Stream) -> int:
         """Octets. The peer's is taken by a caller who names none; if neither does, it is the usual one."""
@@ -270,78 +290,88 @@ class ApplicationTable:
             size = self._keys.chunk_size(have.ksid)
         return size
 
-    def _undo_open(self, have: Stream, before: Phase, request: OpenConnect) -> None:
+    def _undo_open(self, have: Stream, me: str, request: OpenConnect) -> None:
         """The call failed, or its caller is gone. Without a KSID the caller never learnt which stream it has."""
-        if before is Phase.ATTACHED or have.phase is not Phase.ATTACHED or have.opening > 1:
+        mine = have.holders.get(me)
+        if mine is None or have.phase is not Phase.ATTACHED or mine.opening > 1:
             return
-        if request.ksid is None:
-            self._step(have, StreamEvent.CLOSE)
-        else:
-            self._step(have, StreamEvent.GIVE_UP)
-            have.holder = None
+        mine.open = False
+        if request.ksid is not None:
+            del have.holders[me]
+        if not have.open:
+            self._step(have, StreamEvent.CLOSE if request.ksid is None else StreamEvent.GIVE_UP)
         self._work(have)
 
     async def get_key(self, caller: frozenset[str], request: GetKey) -> tuple[GetKeyReply, Key | None]:
-        have = self._held(caller, request.ksid)
-        if not self._step(have, StreamEvent.GET_KEY):
+        have, me = self._held(caller, request.ksid)
+        mine = have.holders[me]
+        if not mine.open or not self._step(have, StreamEvent.GET_KEY):
             raise UnknownKeyStream(request.ksid)
-        wants_metadata = request.metadata_size > 0 and have.qos.metadata_mimetype != ""
+        wants_metadata = request.metadata_size > 0 and mine.qos.metadata_mimetype != ""
         if wants_metadata and request.metadata_size < METADATA_SIZE:
             small = GetKeyReply(Status.METADATA_TOO_SMALL, request.index or 0, needed_metadata_size=METADATA_SIZE)
             return small, None
-        chunk = await self._get_chunk(have, request.index)
+        chunk = await self._get_chunk(have, me, request.index)
         about = metadata(chunk.age_ms, chunk.hops) if wants_metadata else b""
         return GetKeyReply(Status.SUCCESS, chunk.index, about), chunk.key
 
-    async def _get_chunk(self, have: Stream, index: int | None) -> Chunk:
-        again = index is not None and index == have.last_index
+    async def _get_chunk(self, have: Stream, me: str, index: int | None) -> Chunk:
+        mine = have.holders[me]
+        again = index is not None and index == mine.last_index
         if not again:
-            self._check_rate(have)
+            self._check_rate(have, mine)
+        seconds = have.seconds(mine)
         try:
-            async with asyncio.timeout(have.seconds):
+            async with asyncio.timeout(seconds):
                 await self._settle(have)
-                await self._wait_peer(have)
-                chunk = await self._keys.get_chunk(have.ksid, index)
+                await self._wait_peer(have, seconds)
+                chunk = await self._keys.get_chunk(have.ksid, index, me)
         except TimeoutError:
-            raise TimedOut("GET_KEY", have.seconds) from None
+            raise TimedOut("GET_KEY", seconds) from None
         if not again:
-            have.bucket.take(8 * len(chunk.key))
-        have.last_index = chunk.index
+            mine.bucket.take(8 * len(chunk.key))
+        mine.last_index = chunk.index
         return chunk
 
-    def _check_rate(self, have: Stream) -> None:
-        rate = have.entry.qos.max_bandwidth_bps or have.qos.max_bps
+    def _check_rate(self, have: Stream, mine: Holder) -> None:
+        rate = have.entry.qos.max_bandwidth_bps or mine.qos.max_bps
         bits = 8 * self._keys.chunk_size(have.ksid) if have.known else 0
-        if rate and not have.bucket.has(bits, rate, asyncio.get_running_loop().time()):
+        if rate and not mine.bucket.has(bits, rate, asyncio.get_running_loop().time()):
             raise InsufficientKey(f"key stream {have.ksid}: its rate is limited to {rate} bit/s")
 
-    async def _wait_peer(self, have: Stream) -> None:
+    async def _wait_peer(self, have: Stream, seconds: float) -> None:
         have.peer_seen |= self._keys.peer_attached(have.ksid)
         if have.peer_seen or have.recovered:
             return
         try:
-            await asyncio.wait_for(self._keys.wait_peer_attached(have.ksid), min(PEER_SECONDS, have.seconds / 2))
+            await asyncio.wait_for(self._keys.wait_peer_attached(have.ksid), min(PEER_SECONDS, seconds / 2))
         except TimeoutError:
             raise PeerNotConnected(have.ksid) from None
         have.peer_seen = True
 
     async def close(self, caller: frozenset[str], request: Close) -> CloseReply:
-        have = self._held(caller, request.ksid)
+        have, me = self._held(caller, request.ksid)
+        have.holders[me].open = False
+        if have.open:  # another client still reads
+            return CloseReply(Status.SUCCESS)
         if not self._step(have, StreamEvent.CLOSE):
             raise UnknownKeyStream(request.ksid)
         await self._settle(have)
         return CloseReply(Status.SUCCESS)
 
-    def _held(self, caller: frozenset[str], ksid: str) -> Stream:
-        """The stream, if the caller holds it here. One from before this process is held by whoever its entry names."""
+    def _held(self, caller: frozenset[str], ksid: str) -> tuple[Stream, str]:
+        """The stream and the caller's name, if it holds it here. One from before this process: whoever its entry names."""
         have = self._streams.get(KeyStreamId(ksid))
         if have is None or have.removed or not have.serves:
             raise UnknownKeyStream(ksid)
-        if have.holder is None and have.phase is Phase.RECOVERED:
-            have.holder = min(caller & members(have.entry), default=None)
-        if have.holder is None or have.holder not in caller:
+        for name in have.holders:
+            if name in caller:
+                return have, name
+        name = min(caller & have.readers, default="")
+        if not name or not (have.phase is Phase.RECOVERED or (have.recovered and have.sharing)):
             raise UnknownKeyStream(ksid)
-        return have
+        have.holders[name] = Holder()
+        return have, name
 
     # Bringing it about -------------------------------------------------------------------------------------------------
 

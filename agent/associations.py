@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from qswitch.protocol.etsi014 import Limits, Status
 
@@ -40,7 +39,7 @@ from .model import (
     Notification,
     Qos,
 )
-from .stream_rules import Bucket
+from .stream_rules import Bucket, home
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -81,16 +80,8 @@ def pair_id(master: str, slave: str) -> KeyStreamId:
 
 def is_pair(entry: ApplicationConfig) -> bool:
     """Whether an entry of the datastore is a pair of 014, and no key stream of 004."""
-    clients = entry.client_app_ids
-    return entry.server_app_id is not None and len(clients) == 1 and entry.ksid == pair_id(entry.server_app_id, clients[0])
-
-
-def home(uri: str) -> NodeId | None:
-    """The node where an application lives, by its URI; None for a name that does not say."""
-    try:
-        return NodeId(str(uuid.UUID(urlsplit(uri).netloc)))
-    except ValueError:
-        return None
+    server = entry.server_app_id
+    return server is not None and any(entry.ksid == pair_id(server, one) for one in entry.client_app_ids)
 
 
 @dataclass(slots=True, eq=False)

@@ -13,8 +13,8 @@ from typing import Protocol
 from qswitch.protocol.etsi004 import Qos as StreamQos
 
 from .lkms.manager import Chunk, StreamConfig
-from .model import ApplicationConfig, ApplicationType, Consumption, KeyStreamId
-from .stream_rules import DEFAULT_TIMEOUT_SECONDS, JSON, KEPT, Bucket, Phase
+from .model import ApplicationConfig, ApplicationType, Consumption, KeyStreamId, NodeId
+from .stream_rules import DEFAULT_TIMEOUT_SECONDS, JSON, KEPT, Bucket, Phase, members, sharing
 
 PERIODS = 6  # of app_statistics that are kept
 
@@ -28,7 +28,7 @@ class StreamKeys(Protocol):
     async def detach(self, ksid: KeyStreamId) -> None: ...
     def peer_attached(self, ksid: KeyStreamId) -> bool: ...
     async def wait_peer_attached(self, ksid: KeyStreamId) -> None: ...
-    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk: ...
+    async def get_chunk(self, ksid: KeyStreamId, index: int | None, reader: str) -> Chunk: ...
     def consumed_bits(self, ksid: KeyStreamId) -> int: ...
     def chunk_size(self, ksid: KeyStreamId) -> int: ...
 
@@ -37,7 +37,20 @@ _UNSPECIFIED = StreamQos(metadata_mimetype=JSON)
 
 
 @dataclass(slots=True, eq=False)
+class Holder:
+    """An application that has the stream at this node: one, unless clients share its key."""
+
+    open: bool = True  # until it closes
+    qos: StreamQos = _UNSPECIFIED
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    last_index: int | None = None
+    opening: int = 0  # OPEN_CONNECT calls under way
+    bucket: Bucket = field(default_factory=Bucket)
+
+
+@dataclass(slots=True, eq=False)
 class Stream:
+    node: NodeId
     entry: ApplicationConfig
     phase: Phase
     age: int
@@ -45,13 +58,9 @@ class Stream:
     recovered: bool  # from before this process: the peer may have come, and gone, then
     removed: bool = False
     erase: bool = False  # what the key manager has is of an entry that is gone
-    holder: str | None = None  # the application that has it at this node
-    qos: StreamQos = _UNSPECIFIED
-    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    holders: dict[str, Holder] = field(default_factory=dict)
+    qos: StreamQos = _UNSPECIFIED  # as the application that opened last asked for it
     peer_seen: bool = False
-    last_index: int | None = None
-    opening: int = 0  # OPEN_CONNECT calls under way
-    bucket: Bucket = field(default_factory=Bucket)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     known: StreamConfig | None = None  # to the key manager
     attached: bool | None = None  # to the key manager; None: as it was before this process
@@ -63,10 +72,23 @@ class Stream:
     def ksid(self) -> KeyStreamId:
         return self.entry.ksid
 
-    @property
-    def seconds(self) -> float:
+    def seconds(self, holder: Holder) -> float:
         """Timeout of GET_KEY: of whoever opened the stream, else of the application here."""
-        return self.entry.qos.timeout_ms / 1000 if self.entry.qos.timeout_ms else self.timeout
+        return self.entry.qos.timeout_ms / 1000 if self.entry.qos.timeout_ms else holder.timeout
+
+    @property
+    def sharing(self) -> frozenset[str]:
+        """The clients of this node that share the stream's key; none when only one application is to have it."""
+        return sharing(self.entry, self.node)
+
+    @property
+    def readers(self) -> frozenset[str]:
+        """Who may have the stream here: all of these where they share it, else one of these."""
+        return self.sharing or members(self.entry)
+
+    @property
+    def open(self) -> bool:
+        return any(one.open for one in self.holders.values())
 
     @property
     def serves(self) -> bool:
@@ -111,4 +133,5 @@ def _config(have: Stream) -> StreamConfig:
         links=entry.backing_links,
         chunk_size=have.qos.key_chunk_size,
         ttl_seconds=entry.qos.ttl_seconds or have.qos.ttl or None,
+        readers=tuple(sorted(have.sharing)),
     )

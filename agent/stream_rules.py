@@ -6,14 +6,16 @@ to GET_KEY and CLOSE that the caller has no such stream.
 """
 
 import json
+import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from urllib.parse import urlsplit
 
 from qswitch.protocol import etsi004
 
 from .errors import InvalidValue, KeyStreamInUse, NoConnection, NodeError, QosNotMet, Unauthorised
-from .model import Admission, ApplicationConfig, ApplicationStatus, Configuration, KeyStreamId, Qos
+from .model import Admission, ApplicationConfig, ApplicationStatus, Configuration, KeyStreamId, NodeId, Qos
 
 JSON = "application/json"
 DEFAULT_CHUNK_SIZE = 32  # octets: a key of 256 bits
@@ -128,6 +130,26 @@ def members(entry: ApplicationConfig) -> frozenset[str]:
     return frozenset((entry.server_app_id, *entry.client_app_ids)) - {None}  # type: ignore[return-value]
 
 
+def home(uri: str) -> NodeId | None:
+    """The node where an application lives, by its URI; None for a name that does not say."""
+    try:
+        return NodeId(str(uuid.UUID(urlsplit(uri).netloc)))
+    except ValueError:
+        return None
+
+
+def sharing(entry: ApplicationConfig, node: NodeId) -> frozenset[str]:
+    """The clients of this node to whom all key of the stream is given, each once (015: clients_shared_keys_required).
+
+    None at the end of the server application, and none when there is but one client. A client whose name does not say
+    where it lives may be at either node.
+    """
+    if not entry.qos.clients_shared_keys or entry.server_app_id is None or home(entry.server_app_id) == node:
+        return frozenset()
+    here = frozenset(one for one in entry.client_app_ids if home(one) in (None, node))
+    return here if len(here) > 1 else frozenset()
+
+
 # OPEN_CONNECT --------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +217,12 @@ def offered(entry: ApplicationConfig, asked: etsi004.Qos, chunk_size: int, timeo
         ttl=entry.qos.ttl_seconds or asked.ttl,
         timeout=round(timeout * 1000),
     )
+
+
+def updated(registered: Qos, asked: Qos) -> Qos:
+    """What an application that opens its stream again is to have: what it does not name stays."""
+    named = ("max_bandwidth_bps", "min_bandwidth_bps", "ttl_seconds", "jitter_bps", "timeout_ms")
+    return replace(registered, **{name: value for name in named if (value := getattr(asked, name)) is not None})
 
 
 def is_update(entry: ApplicationConfig, qos: Qos) -> bool:

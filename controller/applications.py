@@ -10,6 +10,7 @@ its own node; its registration is then recognised by its time, and no second str
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .assignment import (
@@ -22,12 +23,13 @@ from .assignment import (
     UseLink,
     Wait,
     admission_of,
+    authority,
     choose,
     counter_proposal,
     match,
 )
 from .control import Control
-from .errors import ControllerError
+from .errors import Conflict, ControllerError, InvalidRequest
 from .intents import Change
 from .links import Links, new_virtual
 from .model import (
@@ -109,6 +111,25 @@ class Applications:
                 return
             made, link = self._link(chosen)
         await self._change(old, replace(old, qos=qos, priority=priority, link=link), made)
+
+    async def share(self, ksid: KeyStreamId, clients: Sequence[str]) -> None:
+        """Names the clients to whom a stream's key is given, each key once to each; one alone is none of several.
+
+        Raises InvalidRequest, Conflict, TransactionFailed, NodeUnreachable.
+        """
+        old = self._intents.applications.get(ksid)
+        if old is None:
+            raise Conflict(f"key stream {ksid}", "it was not made by this controller")
+        home = self._control.name(old.destination)
+        for one in clients:
+            if authority(one) != old.destination or one == old.server_app_id:
+                rule = f"clients live at {home}, as in qkd://{old.destination}/NAME"
+                raise InvalidRequest("clients", one, rule)
+        named = tuple(dict.fromkeys(clients))
+        new = replace(old, client_app_ids=named, qos=replace(old.qos, clients_shared_keys=len(named) > 1))
+        if new != old:
+            await self._assign(old, new, None)
+            self._control.events.add("application_shared", f"among {', '.join(named)}", ksid=ksid)
 
     def _fits(self, one: ApplicationIntent, qos: Qos) -> bool:
         """Whether a stream's link has room for it with another quality of service."""

@@ -90,16 +90,23 @@ def match(
     """
     known = applications.get(new.ksid) if new.ksid else None
     if known is not None:
-        belongs = new.node in (known.source, known.destination) and _uris(known) == new.uris
+        belongs = new.node in (known.source, known.destination) and _is_of(new, known)
         if belongs:
             return Rejoin(known.ksid)
         return Refuse(Admission.KSID_IN_USE, f"key stream {known.ksid} belongs to other applications")
+    if len({authority(one) for one in new.clients} & set(nodes)) > 1:
+        return Refuse(Admission.NO_CONNECTION, "its clients are at several nodes, and a key stream joins two")
     peer = _peer(new, waiting, nodes)
     if peer is None:
         return Wait.FOR_PEER
     if peer == new.node:
         return Refuse(Admission.NO_CONNECTION, "both applications are at the same node")
     return Join(peer, new.node) if authority(new.server) == peer else Join(new.node, peer)
+
+
+def _is_of(new: Registration, known: ApplicationIntent) -> bool:
+    """Whether these are the applications of a stream. Of clients that share its key each registers for itself."""
+    return new.uris <= _uris(known) if known.qos.clients_shared_keys else new.uris == _uris(known)
 
 
 def _uris(application: ApplicationIntent) -> frozenset[str]:

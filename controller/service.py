@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -102,6 +102,11 @@ class Network(Protocol):
     async def apps(self) -> list[AppView]: ...
 
     async def app(self, which: str) -> AppView: ...
+
+    async def share_app(self, which: str, clients: Sequence[str]) -> AppView:
+        """Names the client applications that share a stream's key. Raises InvalidRequest, Conflict, TransactionFailed,
+        NodeUnreachable; nothing is changed then."""
+        ...
 
     async def path(self, source: str, destination: str, bandwidth_bps: int = 0) -> PathView:
         """The route a virtual link would take now. Raises NoRoute with the reason."""
@@ -351,6 +356,12 @@ class Service:
         ksid = KeyStreamId(_one("application", which, self._views().app_ids()))
         view = self._views().app(ksid)
         await self._freshen_nodes([one.node for one in (view.source, view.destination) if one])
+        return self._views().app(ksid)
+
+    async def share_app(self, which: str, clients: Sequence[str]) -> AppView:
+        ksid = KeyStreamId(_one("application", which, self._views().app_ids()))
+        async with self._lock:
+            await self._applications.share(ksid, clients)
         return self._views().app(ksid)
 
     async def path(self, source: str, destination: str, bandwidth_bps: int = 0) -> PathView:

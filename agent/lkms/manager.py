@@ -85,6 +85,7 @@ class KeyManager(LinkCalls, StreamCalls, KeyIds, Dispatch, Sharing):
             self._forget_saved(link)
         for ksid in [ksid for ksid in self._saved.streams if ksid not in streams]:
             self._saved.streams.pop(ksid)
+            self._saved.readers.pop(ksid, None)
             for chunk in self._saved.chunks.pop(ksid, {}).values():
                 chunk.key.wipe()
             self._store.stream_gone(ksid)

@@ -33,6 +33,7 @@ from .delivery import StoredKey
 from .keys import Key
 from .master_key import find, follow, make, read, successor
 from .pool import Block, Totals
+from .readers import Readers, Reading
 from .relay import LinkTotals
 from .seal import Seal, Sealed, change_master, opened
 from .streams import Attachment, Progress, StoredChunk
@@ -57,6 +58,9 @@ CREATE TABLE IF NOT EXISTS streams (
 CREATE TABLE IF NOT EXISTS chunks (
     ksid TEXT, incarnation INTEGER, number INTEGER, made REAL, since REAL, hops INTEGER, sealed BLOB,
     PRIMARY KEY (ksid, number));
+CREATE TABLE IF NOT EXISTS readings (
+    ksid TEXT, reader TEXT, released INTEGER, highest_read INTEGER, PRIMARY KEY (ksid, reader)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS had (ksid TEXT, number INTEGER, reader TEXT, PRIMARY KEY (ksid, number, reader)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (
     ksid TEXT, id TEXT, ours INTEGER, made REAL, hops INTEGER, since REAL, sealed BLOB,
     PRIMARY KEY (ksid, id)) WITHOUT ROWID;
@@ -99,6 +103,7 @@ class Contents:
     blocks: dict[LinkId, list[Block]] = field(default_factory=dict)
     streams: dict[KeyStreamId, Progress] = field(default_factory=dict)
     chunks: dict[KeyStreamId, dict[int, StoredChunk]] = field(default_factory=dict)
+    readers: dict[KeyStreamId, Readers] = field(default_factory=dict)
     relays: dict[LinkId, LinkTotals] = field(default_factory=dict)
     held: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
     stocks: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
@@ -232,6 +237,10 @@ class Store:
         for ksid, incarnation, number, made, since, hops, sealed in database.execute("SELECT * FROM chunks"):
             key = self._seal.open(sealed, "chunk", ksid, incarnation, number)
             contents.chunks.setdefault(ksid, {})[number] = StoredChunk(key, made, since, hops)
+        for ksid, reader, *indexes in database.execute("SELECT * FROM readings"):
+            contents.readers.setdefault(ksid, Readers()).readings[reader] = Reading(*indexes)
+        for ksid, number, reader in database.execute("SELECT * FROM had ORDER BY ksid, number"):
+            contents.readers.setdefault(ksid, Readers()).had.setdefault(number, set()).add(reader)
         for ksid, key_id, ours, made, hops, since, sealed in database.execute("SELECT * FROM keys"):
             key = self._seal.open(sealed, "key", ksid, key_id)
             (contents.stocks if ours else contents.held).setdefault(ksid, {})[key_id] = StoredKey(key, made, hops, since)
@@ -288,6 +297,20 @@ class Store:
     def stream_gone(self, ksid: KeyStreamId) -> None:
         self._note("DELETE FROM chunks WHERE ksid = ?", ksid)
         self._note("DELETE FROM streams WHERE ksid = ?", ksid)
+        self.readers_gone(ksid)
+
+    def reading(self, ksid: KeyStreamId, reader: str, released: int, highest_read: int) -> None:
+        self._note("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?)", ksid, reader, released, highest_read)
+
+    def had(self, ksid: KeyStreamId, index: int, reader: str) -> None:
+        self._note("INSERT OR REPLACE INTO had VALUES (?, ?, ?)", ksid, index, reader)
+
+    def had_gone(self, ksid: KeyStreamId, index: int) -> None:
+        self._note("DELETE FROM had WHERE ksid = ? AND number = ?", ksid, index)
+
+    def readers_gone(self, ksid: KeyStreamId) -> None:
+        self._note("DELETE FROM readings WHERE ksid = ?", ksid)
+        self._note("DELETE FROM had WHERE ksid = ?", ksid)
 
     def key(self, ksid: KeyStreamId, key_id: str, ours: bool, stored: StoredKey) -> None:
         sealed = self._seal.close(stored.key, "key", ksid, key_id)

@@ -10,6 +10,7 @@ from ..config import LkmsConfig
 from ..errors import InvalidValue, StorageFailed, UnknownKeyStream
 from ..model import KeyStreamId, NodeId
 from .core import MEET_SECONDS, Core, Observer
+from .readers import Readers
 from .streams import MAX_CHUNK_SIZE, Attachment, Chunk, Progress, Stream, StreamConfig
 
 log = logging.getLogger(__name__)
@@ -20,8 +21,8 @@ class StreamCalls(Core, ABC):
 
     def __init__(self, node: NodeId, config: LkmsConfig, observer: Observer) -> None:
         super().__init__(node, config, observer)
-        self._reading: dict[KeyStreamId, asyncio.Lock] = {}
-        self._undelivered: dict[KeyStreamId, int] = {}
+        self._reading: dict[KeyStreamId, dict[str, asyncio.Lock]] = {}
+        self._undelivered: dict[KeyStreamId, dict[str, int]] = {}
 
     async def configure_stream(self, stream: StreamConfig) -> None:
         """Also with a changed configuration; other `links` hold for key that is allocated from now on.
@@ -48,6 +49,7 @@ class StreamCalls(Core, ABC):
         if progress is None or progress.remote != config.remote:
             self._store.stream_gone(config.ksid)
             progress, chunks = Progress(config.ksid, config.remote), {}
+            self._saved.readers.pop(config.ksid, None)
         return Stream(
             config=config,
             leads=self._node < config.remote,
@@ -58,6 +60,7 @@ class StreamCalls(Core, ABC):
             clock=self._clock.now,
             progress=progress,
             chunks=chunks,
+            readers=self._saved.readers.pop(config.ksid, Readers()),
         )
 
     async def remove_stream(self, ksid: KeyStreamId) -> None:
@@ -68,6 +71,7 @@ class StreamCalls(Core, ABC):
         else:
             self._saved.streams.pop(ksid, None)
             self._saved.chunks.pop(ksid, None)
+            self._saved.readers.pop(ksid, None)
             self._store.stream_gone(ksid)
         self._undelivered.pop(ksid, None)
         self._reading.pop(ksid, None)
@@ -109,35 +113,39 @@ class StreamCalls(Core, ABC):
         while self._stream(ksid).progress.peer_attachment is not Attachment.CONNECTED:
             await self._changed(ksid)
 
-    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk:
+    async def get_chunk(self, ksid: KeyStreamId, index: int | None, reader: str = "") -> Chunk:
         """Chunk `index`, or the next unread one. Waits for key for as long as the caller does; cancelling loses nothing.
 
-        The chunk delivered last can be had again, until the next one is. Raises UnknownKeyStream; InvalidValue for a
-        chunk that is gone; InsufficientKey for one too far ahead; PeerNotConnected once the peer has closed;
-        StorageFailed.
+        The chunk delivered last can be had again, until the next one is. Where clients share the key, `reader` is the one
+        to have it, and all this is said of that one. Raises UnknownKeyStream; InvalidValue for a chunk that is gone;
+        InsufficientKey for one too far ahead; PeerNotConnected once the peer has closed; StorageFailed.
         """
-        async with self._reading.setdefault(ksid, asyncio.Lock()):  # of two calls for the next one, neither may skip it
+        locks = self._reading.setdefault(ksid, {})
+        async with locks.setdefault(reader, asyncio.Lock()):  # of two calls for the next one, neither may skip it
             while True:
                 have = self._stream(ksid)
                 if self._store.failing is not None:
                     raise StorageFailed(self._store.failing)
-                chunk = have.read(self._next_index(have) if index is None else index, self._clock.now())
+                if have.config.readers and reader not in have.config.readers:
+                    raise UnknownKeyStream(ksid)
+                at = self._next_index(have, reader) if index is None else index
+                chunk = have.read(at, self._clock.now(), reader)
                 self._poke()
                 if chunk is not None:
-                    return await self._released(have, chunk, index is None)
+                    return await self._released(have, chunk, reader if index is None else None)
                 await self._changed(ksid)
 
-    def _next_index(self, have: Stream) -> int:
-        lost = self._undelivered.pop(have.config.ksid, None)
-        return have.next_unread() if lost is None or lost != have.progress.released else lost
+    def _next_index(self, have: Stream, reader: str) -> int:
+        lost = self._undelivered.get(have.config.ksid, {}).pop(reader, None)
+        return have.next_unread(reader) if lost is None or lost != have.released(reader) else lost
 
-    async def _released(self, have: Stream, chunk: Chunk, was_next: bool) -> Chunk:
+    async def _released(self, have: Stream, chunk: Chunk, next_for: str | None) -> Chunk:
         try:
             await self._store.commit()
         except BaseException:
             chunk.key.wipe()
-            if was_next:
-                self._undelivered[have.config.ksid] = chunk.index
+            if next_for is not None:
+                self._undelivered.setdefault(have.config.ksid, {})[next_for] = chunk.index
             raise
         return chunk
 

@@ -26,6 +26,7 @@ from ..errors import InsufficientKey, InvalidValue, PeerNotConnected, PeerViolat
 from ..model import KeyStreamId, LinkId, NodeId
 from .keys import Key
 from .pool import EPOCHS, Pool, Refused, Taken
+from .readers import ReaderJournal, Readers
 
 PREFETCH_CHUNKS = 64
 PREFETCH_OCTETS = 64 * 1024
@@ -39,13 +40,17 @@ MAX_INDEX = (1 << 32) - 1  # an Index of 004 has 32 bits
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """A key stream as configured; `chunk_size` in octets is 0 while no application of this end has named it."""
+    """A key stream as configured; `chunk_size` in octets is 0 while no application of this end has named it.
+
+    `readers` are the clients of this end that share its key; nobody stands there while it has one application only.
+    """
 
     ksid: KeyStreamId
     remote: NodeId
     links: tuple[LinkId, ...]
     chunk_size: int = 0
     ttl_seconds: int | None = None
+    readers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ class Progress:
     consumed: int = 0  # octets released at this end
 
 
-class StreamJournal(Protocol):
+class StreamJournal(ReaderJournal, Protocol):
     """What a stream must have written down."""
 
     def chunk(self, ksid: KeyStreamId, incarnation: int, index: int, chunk: StoredChunk) -> None: ...
@@ -115,6 +120,7 @@ class Stream:
     clock: Callable[[], float]  # seconds of the wall clock
     progress: Progress
     chunks: dict[int, StoredChunk] = field(default_factory=dict)
+    readers: Readers = field(default_factory=Readers)
     synced: bool = False  # the ends have met in this session
     wanted: int = 0  # chunks below are wanted by an application of either end
     told: int = 0  # follower: what the leader was asked for last
@@ -126,11 +132,21 @@ class Stream:
     def configure(self, config: StreamConfig) -> None:
         """Takes a changed configuration; the first chunk size named holds."""
         self.config = config
+        self._share()
         if config.chunk_size and not self.progress.chunk_size:
             if self.leads:
                 self.progress.chunk_size = config.chunk_size
             self._tell()
         self._write()
+
+    def _share(self) -> None:
+        """Key is shared by clients, or no longer: what one of them may have had is for none of the others then."""
+        if self.config.readers:
+            self._drop([self.progress.released, *self.readers.over(self.config.readers, self.progress.highest_read)])
+            self.progress.released = -1
+        else:
+            self._drop(list(self.readers.had))
+            self.readers.clear(self.config.ksid, self.journal)
 
     @property
     def chunk_size(self) -> int:
@@ -187,6 +203,7 @@ class Stream:
     def erase(self) -> None:
         """The stream is removed."""
         self._drop(list(self.chunks))
+        self.readers.clear(self.config.ksid, self.journal)
         self.journal.stream_gone(self.config.ksid)
 
     def wipe(self) -> None:
@@ -263,6 +280,7 @@ class Stream:
         progress = self.progress
         progress.incarnation, progress.next_index, progress.confirmed = incarnation, 0, 0
         progress.released = progress.highest_read = -1
+        self.readers.clear(self.config.ksid, self.journal)
         self.wanted = 0
 
     # The sequence grows --------------------------------------------------------------------------------------------------
@@ -380,25 +398,36 @@ class Stream:
 
     # Reading ---------------------------------------------------------------------------------------------------------------
 
-    def next_unread(self) -> int:
+    def next_unread(self, reader: str = "") -> int:
+        if self.config.readers:
+            return self.readers.next_of(reader, self.chunks, self.progress.next_index)
         index = self.progress.highest_read + 1
         while index < self.progress.next_index and index not in self.chunks:  # erased at TTL
             index += 1
         return index
 
-    def read(self, index: int, now: float) -> Chunk | None:
+    def released(self, reader: str = "") -> int:
+        """The chunk that was released last, to this client where several share the key; -1 for none."""
+        if self.config.readers:
+            return self.readers.readings[reader].released if reader in self.readers.readings else -1
+        return self.progress.released
+
+    def read(self, index: int, now: float, reader: str = "") -> Chunk | None:
         """Releases a chunk at this end, which ends the one released before; None when it is not ready yet.
+
+        Where clients share the key, to the one that is named.
 
         To be handed out once all is durable. Raises InvalidValue for a chunk that is gone, InsufficientKey for one too
         far ahead, PeerNotConnected when the stream is over and will not get there; nothing is consumed then.
         """
-        if self._readable(index):
-            self._release(index)
+        given = bool(self.config.readers) and not self.readers.may(reader, index)
+        if self._readable(index) and not given:
+            self._release(index, reader)
             stored = self.chunks[index]
             age = max(0, round(1000 * (now - stored.made)))
             return Chunk(index, stored.key.take(0, len(stored.key)), age, stored.hops)
         progress = self.progress
-        if index < progress.next_index and index not in self.chunks:
+        if given or (index < progress.next_index and index not in self.chunks):
             raise InvalidValue("index", str(index), "this chunk was delivered or erased; each is delivered once")
         if index > min(progress.highest_read + MAX_AHEAD, MAX_INDEX):
             raise InsufficientKey(f"chunk {index}: at most {MAX_AHEAD} ahead of the last one read")
@@ -410,14 +439,26 @@ class Stream:
     def _readable(self, index: int) -> bool:
         return index in self.chunks and (not self.leads or index < self.progress.confirmed)
 
-    def _release(self, index: int) -> None:
+    def _release(self, index: int, reader: str) -> None:
         progress = self.progress
+        if self.config.readers:
+            self._release_to(reader, index)
+            return
         if progress.released == index:
             return
         self._drop([progress.released])
         progress.released = index
         progress.highest_read = max(progress.highest_read, index)
         progress.consumed += progress.chunk_size
+        self._write()
+
+    def _release_to(self, reader: str, index: int) -> None:
+        """A chunk counts as consumed when the first client has it."""
+        progress = self.progress
+        first = self.readers.release(self.config.ksid, reader, index, self.journal)
+        progress.highest_read = max(progress.highest_read, index)
+        progress.consumed += progress.chunk_size if first else 0
+        self._drop(self.readers.over(self.config.readers, progress.highest_read))
         self._write()
 
     def expire(self, now: float) -> int:
@@ -435,6 +476,7 @@ class Stream:
             if chunk is not None:
                 chunk.key.wipe()
                 self.journal.chunk_gone(self.config.ksid, index)
+                self.readers.forget(index, self.config.ksid, self.journal)
 
     def _write(self) -> None:
         self.journal.stream(self.progress)

@@ -57,6 +57,9 @@ class Controller:
     def post(self, path: str, body: dict[str, Any]) -> Any:
         return self._call("POST", path, json=body)
 
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        return self._call("PUT", path, json=body)
+
     def delete(self, path: str) -> None:
         self._call("DELETE", path)
 

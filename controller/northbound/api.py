@@ -49,6 +49,16 @@ class LinkRequest(BaseModel):
     link: UUID | None = Field(None, description="id of the link; made up when left out")
 
 
+class ClientsRequest(BaseModel):
+    """Who shares the key of a key stream at the client applications' node: each of them is given each key once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    clients: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
+        min_length=1, max_length=64, description="URIs of applications; a single one shares with nobody"
+    )
+
+
 class Problem(BaseModel):
     """Every error of the API. Programs decide by `error`; `message` is for people; `details` holds what it is made from."""
 
@@ -151,6 +161,11 @@ def _app_routes(network: Network) -> APIRouter:
     @router.get("/{ksid}", summary="One application's key stream", responses=_says(AppView))
     async def app(ksid: str) -> JSONResponse:
         return reply(await network.app(ksid))
+
+    @router.put("/{ksid}/clients", summary="Name the clients that share the key", responses=_says(AppView))
+    async def share(ksid: str, wanted: ClientsRequest) -> JSONResponse:
+        """Returns once both nodes have taken it, or neither. Whoever is named no longer gets no more key."""
+        return reply(await network.share_app(ksid, wanted.clients))
 
     return router
 

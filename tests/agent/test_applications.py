@@ -50,6 +50,7 @@ from qswitch.agent.stream_rules import (
     metadata,
     pairing,
     parties,
+    sharing,
 )
 from qswitch.agent.tasks import Tasks
 from qswitch.protocol.etsi004 import Close, Dialect, GetKey, OpenConnect, Qos as StreamQos, Status
@@ -191,7 +192,7 @@ class Keys:
         sizes = [keys.streams[ksid].chunk_size for keys in (self, self.peer) if ksid in keys.streams]
         return next((size for size in sizes if size), 0)
 
-    async def get_chunk(self, ksid: KeyStreamId, index: int | None) -> Chunk:
+    async def get_chunk(self, ksid: KeyStreamId, index: int | None, reader: str) -> Chunk:
         if (index or 0) >= self.stock:
             await asyncio.Event().wait()
         size = self.chunk_size(ksid)
@@ -398,6 +399,37 @@ async def test_the_timeout_of_the_opener_is_that_of_get_key(nodes: tuple[Node, N
             await node.get(caller, index=99)
     _, _, told = await b.open(BOB, ALICE, STREAM, StreamQos(jitter=9, timeout=9000))
     assert (told.jitter, told.timeout) == (7, 40)
+
+
+def test_clients_that_share_key_are_those_of_one_end() -> None:
+    carol, elsewhere = BOB + "-2", BOB.replace(NODES[1], STREAM)
+    both = entry(NODES[1], qos=Qos(clients_shared_keys=True), client_app_ids=(BOB, carol))
+    assert sharing(both, NODES[1]) == {BOB, carol}
+    assert not sharing(both, NODES[0]), "the server application reads alone"
+    assert not sharing(replace(both, client_app_ids=(BOB, elsewhere)), NODES[1])
+    assert not sharing(replace(both, qos=Qos()), NODES[1])
+
+
+async def test_after_a_restart_clients_that_share_key_go_on(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    carol = BOB + "-2"
+    values: dict[str, Any] = {"qos": Qos(clients_shared_keys=True), "client_app_ids": (BOB, carol)}
+    await opened(a, b, **values)
+    b.restart()
+    b.push(entry(b.node, **values))
+    assert (await b.get(carol, index=3))[0] is (await b.get(BOB, index=4))[0] is Status.SUCCESS
+    with pytest.raises(UnknownKeyStream):
+        await b.get(EVE)
+    assert await b.close(BOB) is Status.SUCCESS and b.status is ApplicationStatus.ON
+    assert await b.close(carol) is Status.SUCCESS and b.status is ApplicationStatus.DISCONNECTED
+
+
+async def test_who_opens_again_keeps_what_it_does_not_name(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b, qos=Qos(9_000, 500, ttl_seconds=60, clients_shared_keys=True))
+    await a.open(ALICE, BOB, STREAM, StreamQos(max_bps=8_000, timeout=2000))
+    wanted = Qos(8_000, 500, ttl_seconds=60, clients_shared_keys=True, timeout_ms=2000)
+    assert (await a.told(ApplicationQosUpdate)).qos == wanted
 
 
 async def test_a_stranger_gets_nothing(nodes: tuple[Node, Node]) -> None:

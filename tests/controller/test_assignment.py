@@ -53,6 +53,18 @@ def test_two_applications_of_one_node_need_no_network() -> None:
     assert answer.admission is Admission.NO_CONNECTION
 
 
+def test_the_clients_of_a_stream_live_at_one_node() -> None:
+    shared = Qos(clients_shared_keys=True)
+    clients = (uri(2, "app"), uri(2, "other"))
+    assert match(replace(FROM_1, clients=clients, qos=shared), [], {}, NODES) == Join(node(1), node(2))
+    apart = match(replace(FROM_1, clients=(uri(2, "app"), uri(3, "app")), qos=shared), [], {}, NODES)
+    assert isinstance(apart, Refuse) and apart.admission is Admission.NO_CONNECTION
+    known = {ksid(1): replace(stream(1, 1, 2, 9, shared), client_app_ids=clients)}
+    mine = Registration(node(2), clients[1], (uri(1, "app"),), ksid=ksid(1))
+    assert match(mine, [], known, NODES) == Rejoin(ksid(1))
+    assert isinstance(match(replace(mine, server=uri(2, "eve")), [], known, NODES), Refuse)
+
+
 def test_a_known_stream_is_for_its_own_two() -> None:
     known = {ksid(1): stream(1, 1, 2, 9)}
     named = replace(FROM_1, ksid=ksid(1))

@@ -262,6 +262,23 @@ async def test_another_quality_of_service_over_the_same_link_or_a_wider_one(stor
     assert "qos_not_met" in await story.seen()
 
 
+async def test_clients_of_one_node_share_a_stream(story: Story) -> None:
+    stream = await joined(story, 1, 3)
+    clients = (uri(3, "app"), uri(3, "other"))
+    shown = await story.service.share_app(stream, clients)
+    assert (shown.client_app_ids, shown.qos.clients_shared_keys) == (clients, True)
+    for number in (1, 3):
+        entry = story.world.running[node(number)].applications[stream]
+        assert (entry.client_app_ids, entry.qos.clients_shared_keys) == (clients, True)
+    for wrong in (uri(5, "far"), "urn:nowhere"):
+        with pytest.raises(InvalidRequest, match="N3"):
+            await story.service.share_app(stream, (uri(3, "app"), wrong))
+    alone = await story.service.share_app(stream, clients[:1])
+    assert (alone.client_app_ids, alone.qos.clients_shared_keys) == (clients[:1], False)
+    with pytest.raises(Unknown):
+        await story.service.share_app("ffff", clients)
+
+
 # What operators ask ----------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from applications import QOS, application, client
+from applications import QOS, application, client, pair
 
 from qswitch.app.errors import StatusError
 from qswitch.integration.emulation import Emulation
@@ -39,3 +39,22 @@ async def test_who_joins_is_told_what_the_opener_asked_for(triangle: Emulation) 
         assert joined.qos == asked
         for one in (alpha, delta):
             await one.close(opened.ksid)
+
+
+async def test_clients_of_one_node_share_key(triangle: Emulation) -> None:
+    """Named by the operator; each of them is given each key once, and nobody else any."""
+    uris = [application(triangle, name)["uri"] for name in ("alpha-1", "delta-1", "delta-2")]
+    async with pair(triangle, "alpha-1", "delta-1") as (alpha, delta, ksid), client(triangle, "delta-2") as other:
+        with pytest.raises(StatusError) as refused:
+            await other.open_connect(uris[2], uris[0], QOS, ksid)
+        assert refused.value.status is Status.KSID_IN_USE
+        async with triangle.api() as api:
+            shared = await api.put(f"/v1/apps/{ksid}/clients", json={"clients": uris[1:]})
+            assert shared.status_code == 200 and shared.json()["client_app_ids"] == uris[1:]
+        await other.open_connect(uris[2], uris[0], QOS, ksid)
+        keys = [[(await one.get_key(ksid, index)).key for index in range(5)] for one in (alpha, delta, other)]
+        assert keys[0] == keys[1] == keys[2] and len({bytes(one) for one in keys[0]}) == 5
+        for one in (delta, other):
+            with pytest.raises(StatusError):
+                await one.get_key(ksid, 0)
+        await other.close(ksid)

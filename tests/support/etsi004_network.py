@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -180,6 +180,15 @@ class Network:
     def _enter(self, name: str, entry: ApplicationConfig) -> None:
         self.servers[name].entries[entry.ksid] = entry
         self.servers[name].apply()
+
+    def change(self, ksid: str, **values: Any) -> None:
+        """The controller changes the entry of a stream at all its nodes."""
+        self._loop.call_soon_threadsafe(self._change, KeyStreamId(ksid), values)
+
+    def _change(self, ksid: KeyStreamId, values: dict[str, Any]) -> None:
+        for name, server in self.servers.items():
+            if ksid in server.entries:
+                self._enter(name, replace(server.entries[ksid], **values))
 
     # Applications --------------------------------------------------------------------------------------------------------
 

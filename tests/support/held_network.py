@@ -5,7 +5,7 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from qswitch.controller.checks import (
     Step,
     TlsFacts,
 )
-from qswitch.controller.errors import Ambiguous, Conflict, NoRoute, Unknown
+from qswitch.controller.errors import Ambiguous, Conflict, InvalidRequest, NoRoute, Unknown
 from qswitch.controller.model import (
     ApplicationStatus,
     AppView,
@@ -322,6 +322,14 @@ class HeldNetwork:
         self._fail()
         found: AppView = self._one("application", which, {one.ksid: one for one in self._apps})
         return found
+
+    async def share_app(self, which: str, clients: Sequence[str]) -> AppView:
+        found = await self.app(which)
+        if "nobody" in clients:
+            raise InvalidRequest("clients", "nobody", "clients live at Quinto")
+        shared = replace(found, client_app_ids=tuple(clients), qos=replace(found.qos, clients_shared_keys=len(clients) > 1))
+        self._apps = [shared if one == found else one for one in self._apps]
+        return shared
 
     async def path(self, source: str, destination: str, bandwidth_bps: int = 0) -> PathView:
         a, b = await self.node(source), await self.node(destination)

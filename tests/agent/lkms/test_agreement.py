@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from qswitch.agent.errors import NodeError
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.pool import Block, Pool, Refused, Totals
+from qswitch.agent.lkms.readers import Readers, Reading
 from qswitch.agent.lkms.streams import Attachment, Progress, StoredChunk, Stream, StreamConfig
 from qswitch.agent.lkms.tags import Channel
 from qswitch.agent.model import KeyStreamId, LinkId, NodeId
@@ -34,6 +35,8 @@ Wire = deque[WireMessage]
 class Disk:
     rows: dict[tuple[str, int], Any] = field(default_factory=dict)
     uses: list[tuple[Segment, str, str]] = field(default_factory=list)
+    readings: dict[str, tuple[int, int]] = field(default_factory=dict)
+    had: dict[int, set[str]] = field(default_factory=dict)
 
 
 class Journal:
@@ -71,6 +74,18 @@ class Journal:
     def stream_gone(self, _ksid: KeyStreamId) -> None:
         self.notes.append(lambda: [self.disk.rows.pop(row) for row in list(self.disk.rows) if row[0] in ("chunk", "stream")])
 
+    def reading(self, _ksid: KeyStreamId, reader: str, released: int, highest_read: int) -> None:
+        self.notes.append(lambda: self.disk.readings.__setitem__(reader, (released, highest_read)))
+
+    def had(self, _ksid: KeyStreamId, index: int, reader: str) -> None:
+        self.notes.append(lambda: self.disk.had.setdefault(index, set()).add(reader))
+
+    def had_gone(self, _ksid: KeyStreamId, index: int) -> None:
+        self.notes.append(lambda: self.disk.had.pop(index, None))
+
+    def readers_gone(self, _ksid: KeyStreamId) -> None:
+        self.notes.append(lambda: (self.disk.readings.clear(), self.disk.had.clear()))
+
     def _put(self, row: tuple[str, int], value: object) -> None:
         self.notes.append(lambda: self.disk.rows.__setitem__(row, value))
 
@@ -88,6 +103,7 @@ class End:
         self.channel: Channel | None = None
         self.offering = False
         self.now = 0.0
+        self.readers: tuple[str, ...] = ()
         self.boot()
 
     def boot(self) -> None:
@@ -102,10 +118,12 @@ class End:
         self.make_stream(progress, chunks)
 
     def make_stream(self, progress: Progress, chunks: dict[int, StoredChunk]) -> None:
-        config = StreamConfig(KSID, self.other, (LINK,), CHUNK)
+        config = StreamConfig(KSID, self.other, (LINK,), CHUNK, readers=self.readers)
         leads, pools = self.name < self.other, {LINK: self.pool}
         random_id, clock = lambda: random.getrandbits(62) + 1, lambda: self.now
-        self.stream = Stream(config, leads, self.journal, self.send, pools, random_id, clock, progress, chunks)
+        had = {index: set(readers) for index, readers in self.disk.had.items()}
+        readers = Readers({reader: Reading(*row) for reader, row in self.disk.readings.items()}, had)
+        self.stream = Stream(config, leads, self.journal, self.send, pools, random_id, clock, progress, chunks, readers)
         self.stream.prefetch = 4
         self.stream.configure(config)
         self.stream.attach(Attachment.CONNECTED)
@@ -185,13 +203,15 @@ class End:
 class Agreement(RuleBasedStateMachine):
     ends = st.sampled_from([0, 1])
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(readers=st.sampled_from([(), ("x", "y"), ("x", "y", "z")]))
+    def begin(self, readers: tuple[str, ...]) -> None:
         self.both = End("a", "b"), End("b", "a")
         self.number = 0
         self.read: dict[tuple[int, int], bytes] = {}
-        self.last: list[tuple[int, bytes] | None] = [None, None]
+        self.last: dict[tuple[int, str], tuple[int, bytes]] = {}
+        self.had: dict[tuple[int, str], set[tuple[int, int]]] = {}
         self.pads: dict[tuple[Segment, ...], bytes] = {}
+        self.share(1, readers)
         self.connect()
         self.feed((0, 1), 8)
         self.run()
@@ -222,7 +242,10 @@ class Agreement(RuleBasedStateMachine):
     def crash(self, end: int) -> None:
         self.disconnect()
         self.both[end].boot()
-        self.last[end] = None
+        self.forget_last(end)
+
+    def forget_last(self, end: int) -> None:
+        self.last = {whose: one for whose, one in self.last.items() if whose[0] != end}
 
     @rule(crashing=st.sampled_from([(), (0,), (1,), (0, 1)]), settle=st.booleans(), more=st.integers(0, 8))
     def trouble(self, crashing: tuple[int, ...], settle: bool, more: int) -> None:
@@ -277,16 +300,18 @@ class Agreement(RuleBasedStateMachine):
 
     # What consumers do.
 
-    @rule(end=ends, skip=st.sampled_from([0, 0, 0, 0, 1, 3, -1, -2]), times=st.integers(1, 6))
-    def gets(self, end: int, skip: int, times: int) -> None:
+    @rule(end=ends, who=st.integers(0, 2), skip=st.sampled_from([0, 0, 0, 0, 1, 3, -1, -2]), times=st.integers(1, 6))
+    def gets(self, end: int, who: int, skip: int, times: int) -> None:
+        readers = self.both[end].readers or ("",)
         for _ in range(times):
             self.both[end].stream.refill()
-            self.get(end, skip)
+            self.get(end, readers[who % len(readers)], skip)
 
-    def get(self, end: int, skip: int) -> None:
+    def get(self, end: int, reader: str, skip: int) -> None:
         one = self.both[end]
+        index, before = max(0, one.stream.next_unread(reader) + skip), one.stream.released(reader)
         try:
-            chunk = one.stream.read(max(0, one.stream.next_unread() + skip), one.now)
+            chunk = one.stream.read(index, one.now, reader)
         except NodeError:
             return
         if chunk is None:
@@ -294,15 +319,36 @@ class Agreement(RuleBasedStateMachine):
         one.commit()
         key, place = bytes(chunk.key.view()), (one.stream.progress.incarnation, chunk.index)
         assert self.read.setdefault(place, key) == key, "the ends differ"
-        self.last[end] = (chunk.index, key)
+        had = self.had.setdefault((end, reader), set())
+        assert place not in had or before == index, "given twice to the same client"
+        had.add(place)
+        self.last[end, reader] = (chunk.index, key)
 
     @rule(end=ends)
     def get_again(self, end: int) -> None:
         """A reply was lost."""
-        last, stream = self.last[end], self.both[end].stream
-        if last is not None and stream.progress.released == last[0] and not stream._closed():
-            chunk = stream.read(last[0], self.both[end].now)
-            assert chunk is None or bytes(chunk.key.view()) == last[1]
+        stream = self.both[end].stream
+        for (_, reader), last in [item for item in self.last.items() if item[0][0] == end]:
+            shares = reader in self.both[end].readers if reader else not self.both[end].readers
+            if shares and stream.released(reader) == last[0] and not stream._closed():
+                chunk = stream.read(last[0], self.both[end].now, reader)
+                assert chunk is None or bytes(chunk.key.view()) == last[1]
+
+    @rule(end=ends, readers=st.sampled_from([(), ("x", "y"), ("x", "y", "z"), ("y", "z")]))
+    def share(self, end: int, readers: tuple[str, ...]) -> None:
+        """Other clients are to share the key, or none are."""
+        one = self.both[end]
+        one.readers = readers
+        one.stream.configure(replace(one.stream.config, readers=readers))
+        self.forget_last(end)
+
+    @invariant()
+    def what_all_have_had_is_gone(self) -> None:
+        for one in getattr(self, "both", ()):
+            readers, stream = one.stream.readers, one.stream
+            assert bool(readers.had) <= bool(one.readers) and set(readers.had) <= set(stream.chunks)
+            held = {reading.released for reader, reading in readers.readings.items() if reader in one.readers}
+            assert not [index for index, had in readers.had.items() if had >= set(one.readers) and index not in held]
 
     @rule(end=ends, octets=st.integers(1, 2 * BLOCK))
     def pad(self, end: int, octets: int) -> None:
@@ -324,8 +370,10 @@ class Agreement(RuleBasedStateMachine):
         """The stream is removed and configured again at one end."""
         one = self.both[end]
         one.stream.erase()
+        one.disk.readings.clear()
+        one.disk.had.clear()
         one.make_stream(Progress(KSID, one.other), {})
-        self.last[end] = None
+        self.forget_last(end)
         if one.wire is not None:
             one.stream.meet()
 
@@ -333,7 +381,7 @@ class Agreement(RuleBasedStateMachine):
     def attach(self, end: int, attachment: Attachment) -> None:
         self.both[end].stream.attach(attachment)
         if attachment is Attachment.CLOSED:
-            self.last = [None, None]  # what was delivered may be erased from now on
+            self.last.clear()  # what was delivered may be erased from now on
 
     # What must be.
 
@@ -390,10 +438,12 @@ class Agreement(RuleBasedStateMachine):
         self.feed((0, 1), 12)
         self.run()
         for end in (0, 1):
-            before = len(self.read), self.last[end]
-            self.get(end, 0)
-            self.run()
-            assert self.last[end] is not None and (len(self.read), self.last[end]) != before, "no key comes any more"
+            for reader in self.both[end].readers or ("",):
+                before = len(self.read), self.last.get((end, reader))
+                self.get(end, reader, 0)
+                self.run()
+                after = len(self.read), self.last.get((end, reader))
+                assert after[1] is not None and after != before, "no key comes any more"
         self.counters_are_true()
 
 

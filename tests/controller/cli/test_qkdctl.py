@@ -372,6 +372,15 @@ def test_a_link_is_made_with_a_rate_as_people_write_it(run: Run, given: str, bps
     assert (made["type"], made["status"], made["bandwidth_bps"]) == ("VIRT", "PENDING", bps)
 
 
+def test_clients_are_named_that_share_key(run: Run) -> None:
+    assert "client applications  qkd://x/a, qkd://x/b" in _lines(
+        run("app", "share", KSID[:6], "qkd://x/a", "qkd://x/b").stdout
+    )
+    refused = run("app", "share", KSID, "nobody")
+    assert refused.exit_code == 1 and "clients live at Quinto" in refused.stderr
+    assert run("app", "share", KSID).exit_code == 2
+
+
 def test_a_link_may_be_waited_for(run: Run, served: Served) -> None:
     identifier = "dddddddd-0000-4000-8000-000000000005"
     late = run("link", "create", "Quiron", "Quinto", "--type", "phys", "--id", identifier, "--wait", "0")

@@ -179,6 +179,19 @@ def test_a_bad_parameter_is_named(served: Served, query: str, field: str) -> Non
     assert (reply.status_code, reply.json()["details"]["field"]) == (400, field)
 
 
+def test_clients_are_named_that_share_key(served: Served) -> None:
+    with served.client() as http:
+        named = http.put(f"/v1/apps/{KSID}/clients", json={"clients": ["qkd://x/a", "qkd://x/b"]})
+        assert (named.json()["client_app_ids"], named.json()["qos"]["clients_shared_keys"]) == (
+            ["qkd://x/a", "qkd://x/b"],
+            True,
+        )
+        refused = http.put(f"/v1/apps/{KSID}/clients", json={"clients": ["nobody"]})
+        assert (refused.status_code, refused.json()["details"]["field"]) == (400, "clients")
+        for body in ({"clients": []}, {"clients": [""]}, {"clients": ["x"] * 65}, {}):
+            assert http.put(f"/v1/apps/{KSID}/clients", json=body).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
@@ -278,7 +291,7 @@ def _operations(served: Served) -> tuple[dict[str, Any], list[tuple[str, dict[st
 
 def test_the_description_says_what_each_operation_is(served: Served) -> None:
     _, operations = _operations(served)
-    assert len(operations) == 13
+    assert len(operations) == 14
     for path, one in operations:
         assert one["summary"] and one["tags"], path
         assert one["security"], path
