@@ -47,7 +47,6 @@ from .model import (
     ApplicationQosUpdate,
     ApplicationState,
     Configuration,
-    Consumption,
     Event,
     KeyStreamId,
     NodeId,
@@ -82,7 +81,6 @@ log = logging.getLogger(__name__)
 
 PEER_SECONDS = 1.0  # GET_KEY waits this long for a peer that has not come yet
 STALE_SECONDS = 3.0  # a refused entry is taken for the answer again when the controller does not change it
-PERIOD_SECONDS = 10  # of app_statistics
 
 
 @dataclass(slots=True, eq=False)
@@ -356,6 +354,7 @@ class ApplicationTable:
             return CloseReply(Status.SUCCESS)
         if not self._step(have, StreamEvent.CLOSE):
             raise UnknownKeyStream(request.ksid)
+        self._count(have)
         await self._settle(have)
         return CloseReply(Status.SUCCESS)
 
@@ -420,23 +419,18 @@ class ApplicationTable:
                 if have.peer_seen and not attached and have.phase is Phase.CLOSED:
                     self._step(have, StreamEvent.PEER_CLOSED)
                 have.peer_seen |= attached
-                self._count(have, now)
+                self._count(have)
             if have.phase is not before or have.unsettled:
                 self._work(have)
 
-    def _count(self, have: Stream, now: datetime) -> None:
-        consumed = self._keys.consumed_bits(have.ksid)
-        if have.period is None:
-            have.period = now, consumed
-        start, before = have.period
-        left = have.phase is not Phase.ATTACHED and consumed > before  # nothing more will come: tell it now
-        if left or (now - start).total_seconds() >= PERIOD_SECONDS:
-            have.statistics.append(Consumption(start, now, max(0, consumed - before)))
-            have.period = now, consumed
+    def _count(self, have: Stream) -> None:
+        if have.periods is not None and have.known is not None:
+            bits = self._keys.consumed_bits(have.ksid)
+            have.periods.count(bits, datetime.now(UTC), last=have.phase is not Phase.ATTACHED)
 
     def states(self) -> Mapping[KeyStreamId, ApplicationState]:
         return MappingProxyType({one.ksid: self._state(one) for one in self._streams.values() if not one.removed})
 
     def _state(self, have: Stream) -> ApplicationState:
-        statistics = tuple(have.statistics) if self._with_statistics else ()
+        statistics = tuple(have.periods.over) if self._with_statistics and have.periods else ()
         return ApplicationState(have.ksid, STATUS[have.phase], have.created, statistics)

@@ -11,7 +11,6 @@ An SAE id is a URI whose authority is the node where the application lives, or a
 import asyncio
 import logging
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from qswitch.protocol.etsi014 import Limits, Status
 
 from .config import Etsi014Config
 from .errors import InsufficientKey, InvalidValue, NoConnection, NodeError, Unauthorised, UnknownKeys, UnknownKeyStream
-from .key_streams import PERIODS
 from .lkms.keys import Key
 from .lkms.manager import DeliveryConfig
 from .model import (
@@ -33,12 +31,12 @@ from .model import (
     ApplicationNew,
     ApplicationState,
     ApplicationStatus,
-    Consumption,
     KeyStreamId,
     NodeId,
     Notification,
     Qos,
 )
+from .periods import Periods
 from .stream_rules import Bucket, home
 from .tasks import Tasks
 
@@ -50,7 +48,6 @@ LOCAL = "local/"
 REGISTER_SECONDS = 3.0  # a pair that is wanted, and was not admitted, is registered again that often at most
 MAX_LOCAL, MAX_WAITING = 1024, 1024  # pairs of this node, pairs that are not admitted yet
 IDLE_SECONDS = 600.0  # a pair that was not used for so long shows as DISCONNECTED
-PERIOD_SECONDS = 10  # of app_statistics
 
 
 class PairKeys(Protocol):
@@ -97,8 +94,7 @@ class _Pair:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unsettled: bool = False
     bucket: Bucket = field(default_factory=Bucket)
-    period: tuple[datetime, int] | None = None
-    statistics: deque[Consumption] = field(default_factory=lambda: deque(maxlen=PERIODS))
+    periods: Periods | None = None
 
     @property
     def max_bandwidth_bps(self) -> int | None:
@@ -169,6 +165,8 @@ class AssociationTable:
                 await self._keys.remove_delivery(pair.ksid)
             elif wanted is not None and wanted != pair.known:
                 await self._keys.configure_delivery(wanted)
+            if wanted is not None and pair.periods is None:  # before anything is delivered
+                pair.periods = Periods(datetime.now(UTC), self._keys.delivered_bits(pair.ksid))
             pair.known = wanted
         if pair.entry is None and not pair.calls:
             self._pairs.pop(pair.ksid, None)
@@ -415,16 +413,8 @@ class AssociationTable:
         for pair in list(self._pairs.values()):
             if pair.unsettled:
                 self._tasks.spawn(self._settle_later(pair), f"pair {pair.ksid}")
-            if pair.known is not None:
-                self._count(pair, now)
-
-    def _count(self, pair: _Pair, now: datetime) -> None:
-        consumed = self._keys.delivered_bits(pair.ksid)
-        start, before = pair.period or (now, consumed)
-        if pair.period is None or (now - start).total_seconds() >= PERIOD_SECONDS:
-            if pair.period is not None:
-                pair.statistics.append(Consumption(start, now, max(0, consumed - before)))
-            pair.period = now, consumed
+            if pair.known is not None and pair.periods is not None:
+                pair.periods.count(self._keys.delivered_bits(pair.ksid), now)
 
     def states(self) -> Mapping[KeyStreamId, ApplicationState]:
         return MappingProxyType({ksid: self._state(one) for ksid, one in self._pairs.items() if one.entry is not None})
@@ -433,5 +423,5 @@ class AssociationTable:
         idle = asyncio.get_running_loop().time() - pair.used > IDLE_SECONDS
         on = pair.known is not None and (not idle or self._keys.held_keys(pair.ksid) > 0)
         status = ApplicationStatus.ON if on else ApplicationStatus.DISCONNECTED
-        statistics = tuple(pair.statistics) if self._with_statistics else ()
+        statistics = tuple(pair.periods.over) if self._with_statistics and pair.periods else ()
         return ApplicationState(pair.ksid, status, pair.created, statistics)

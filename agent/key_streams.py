@@ -5,18 +5,16 @@ so that it may be called at any time, again after a failure, and from calls and 
 """
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from qswitch.protocol.etsi004 import Qos as StreamQos
 
 from .lkms.manager import Chunk, StreamConfig
-from .model import ApplicationConfig, ApplicationType, Consumption, KeyStreamId, NodeId
+from .model import ApplicationConfig, ApplicationType, KeyStreamId, NodeId
+from .periods import Periods
 from .stream_rules import DEFAULT_TIMEOUT_SECONDS, JSON, KEPT, Bucket, Phase, members, sharing
-
-PERIODS = 6  # of app_statistics that are kept
 
 
 class StreamKeys(Protocol):
@@ -65,8 +63,7 @@ class Stream:
     known: StreamConfig | None = None  # to the key manager
     attached: bool | None = None  # to the key manager; None: as it was before this process
     unsettled: bool = False
-    period: tuple[datetime, int] | None = None  # start of the running period, bits consumed until then
-    statistics: deque[Consumption] = field(default_factory=lambda: deque(maxlen=PERIODS))
+    periods: Periods | None = None  # None: not known to the key manager yet
 
     @property
     def ksid(self) -> KeyStreamId:
@@ -117,6 +114,8 @@ async def _bring_about(have: Stream, keys: StreamKeys) -> None:
     if (config := _config(have)) != have.known:
         await keys.configure_stream(config)
         have.known = config
+    if have.periods is None:  # before anything is delivered
+        have.periods = Periods(datetime.now(UTC), keys.consumed_bits(have.ksid))
     attached = have.phase is Phase.ATTACHED
     if have.phase is Phase.RECOVERED or have.attached == attached:
         return

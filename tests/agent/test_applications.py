@@ -464,6 +464,17 @@ async def test_an_application_that_crashed_opens_again(nodes: tuple[Node, Node])
     assert (await a.get(ALICE))[0] is Status.SUCCESS
 
 
+async def test_statistics_have_every_bit_from_the_first(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    for index in range(3):
+        await a.get(ALICE, index=index)
+    assert not a.table.states()[STREAM].statistics, "the period is not over"
+    await a.close(ALICE)
+    (period,) = a.table.states()[STREAM].statistics
+    assert period.consumed_bits == a.keys.consumed_bits(STREAM) == 3 * 256 and period.start < period.end
+
+
 async def test_after_a_restart_of_the_node_applications_go_on(nodes: tuple[Node, Node]) -> None:
     a, b = nodes
     await opened(a, b)

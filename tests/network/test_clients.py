@@ -4,17 +4,14 @@ import base64
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ncclient import manager
+from stock_client import QKDN, ncclient
 
 from qswitch.integration.emulation import Emulation
 
-QKDN = "urn:etsi:qkd:yang:etsi-qkd-node"
 TYPES = "urn:etsi:qkd:yang:etsi-qkd-node-types"
 CONFIG = '<config xmlns="urn:ietf:params:xml:ns:netconf:base:1.0">{}</config>'
 EDIT = """<qkd_node xmlns="{qkdn}"><qkd_links>
@@ -31,25 +28,9 @@ def _edit(operation: str, link: str, remote: str = "") -> str:
     return EDIT.format(qkdn=QKDN, operation=operation, link=link, leaves=leaves)
 
 
-@contextmanager
-def _ncclient(network: Emulation, node: str) -> Iterator[Any]:
-    netconf = network.node(node)["netconf"]
-    with manager.connect(
-        host=netconf["host"],
-        port=netconf["port"],
-        username=netconf["username"],
-        key_filename=str(network.directory / netconf["key"]),
-        hostkey_b64=netconf["host_key"].split()[1],
-        allow_agent=False,
-        look_for_keys=False,
-        timeout=30,
-    ) as session:
-        yield session
-
-
 def test_ncclient_reads_edits_and_hears(madrid: Emulation) -> None:
     node, remote, link = madrid.node("Quintin"), madrid.node("Quijote"), str(uuid.uuid4())
-    with _ncclient(madrid, "Quintin") as session:
+    with ncclient(madrid, "Quintin") as session:
         tree = session.get(filter=("subtree", f'<qkd_node xmlns="{QKDN}"/>')).data_xml
         assert f"<qkdn_id>{node['qkdn_id']}</qkdn_id>" in tree
         session.create_subscription()

@@ -1,9 +1,12 @@
 """The quality of service of key streams in a whole network: what is offered instead, and what who joins is told."""
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
-from applications import QOS, application, client, pair
+from applications import QOS, application, client, pair, rest_client
+from lxml import etree
+from stock_client import NAMES, ncclient, numbers, seen
 
 from qswitch.app.errors import StatusError
 from qswitch.integration.emulation import Emulation
@@ -58,3 +61,65 @@ async def test_clients_of_one_node_share_key(triangle: Emulation) -> None:
             with pytest.raises(StatusError):
                 await one.get_key(ksid, 0)
         await other.close(ksid)
+
+
+APP = "q:qkd_node/q:qkd_applications/q:qkd_app[q:app_id='{}']/q:app_statistics/q:statistics"
+LINK = "q:qkd_node/q:qkd_links/q:qkd_link"
+
+
+async def test_statistics_are_what_was_delivered(triangle: Emulation) -> None:
+    """015 app_statistics by a stock NETCONF client, of both interfaces at both ends."""
+
+    def consumed(node: etree._Element, ksid: str) -> int:
+        return sum(numbers(node, f"{APP.format(ksid)}/q:consumed_bits"))
+
+    peer, master = application(triangle, "beta-1")["uri"], application(triangle, "alpha-1")["uri"]
+    with ncclient(triangle, "Alpha") as at_alpha, ncclient(triangle, "Beta") as at_beta:
+        async with AsyncExitStack() as stack:
+            first = await stack.enter_async_context(rest_client(triangle, "alpha-1"))
+            second = await stack.enter_async_context(rest_client(triangle, "beta-1"))
+            keys = await first.enc_keys(peer, number=5)
+            assert len(await second.dec_keys(master, list(keys)[:2])) == 2
+            alpha, beta, ksid = await stack.enter_async_context(pair(triangle, "alpha-1", "beta-1"))
+            for index in range(7):
+                await alpha.get_key(ksid, index)
+            for index in range(3):
+                await beta.get_key(ksid, index)
+            state = await seen(at_alpha, lambda node: consumed(node, ksid) > 0)
+            of_014 = next(
+                one.findtext("q:app_id", None, NAMES)
+                for one in state.iterfind("q:qkd_node/q:qkd_applications/q:qkd_app", NAMES)
+                if one.findtext("q:app_id", None, NAMES) != ksid and one.findtext("q:client_app_id", None, NAMES) == peer
+            )
+            assert of_014
+            for session, chunks, of_pair in ((at_alpha, 7, 5), (at_beta, 3, 2)):
+                want = (256 * chunks, 256 * of_pair)
+                found = await seen(session, lambda node: (consumed(node, ksid), consumed(node, of_014)) == want)  # noqa: B023
+                ends = [one.text for one in found.iterfind(f"{APP.format(ksid)}/q:end_time", NAMES)]
+                starts = [one.text for one in found.iterfind(f"{APP.format(ksid)}/q:start_time", NAMES)]
+                assert sorted(ends)[:-1] == sorted(starts)[1:] and len(ends) <= 6
+
+
+async def test_expected_consumption_is_what_is_promised(triangle: Emulation) -> None:
+    asked = replace(QOS, max_bps=3_000, min_bps=700)
+    uris = application(triangle, "alpha-2")["uri"], application(triangle, "beta-2")["uri"]
+    async with client(triangle, "alpha-2") as alpha, client(triangle, "beta-2") as beta:
+        with ncclient(triangle, "Alpha") as session:
+            link = link_of(triangle, "Beta")
+
+            def promised(node: etree._Element) -> int:
+                return numbers(node, f"{link}/q:qkdl_performance/q:expected_consumption")[0]
+
+            before = promised(await seen(session, lambda node: promised(node) >= 0))
+            opened = await alpha.open_connect(*uris, asked)
+            assert opened.ksid
+            await seen(session, lambda node: promised(node) == before + 3_000)
+            await beta.open_connect(*uris, QOS, opened.ksid)
+            for one in (alpha, beta):
+                await one.close(opened.ksid)
+            await seen(session, lambda node: promised(node) == before)
+
+
+def link_of(network: Emulation, far: str) -> str:
+    """The path to a node's physical link to another."""
+    return f"{LINK}/q:qkdl_remote[q:qkdn_id='{network.node(far)['qkdn_id']}']/.."
