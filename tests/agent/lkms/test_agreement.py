@@ -115,14 +115,14 @@ class End:
         self.pool = Pool(LINK, *names, 40, self.journal, self.send, totals, blocks, reserve=RESERVE)
         chunks = {index: StoredChunk(Key(row[0]), *row[1:]) for (kind, index), row in rows.items() if kind == "chunk"}
         progress = replace(rows.get(("stream", 0), Progress(KSID, self.other)))
-        self.make_stream(progress, chunks)
+        had = {index: set(readers) for index, readers in self.disk.had.items()}
+        readings = {reader: Reading(*row) for reader, row in self.disk.readings.items()}
+        self.make_stream(progress, chunks, Readers(readings, had))
 
-    def make_stream(self, progress: Progress, chunks: dict[int, StoredChunk]) -> None:
+    def make_stream(self, progress: Progress, chunks: dict[int, StoredChunk], readers: Readers) -> None:
         config = StreamConfig(KSID, self.other, (LINK,), CHUNK, readers=self.readers)
         leads, pools = self.name < self.other, {LINK: self.pool}
         random_id, clock = lambda: random.getrandbits(62) + 1, lambda: self.now
-        had = {index: set(readers) for index, readers in self.disk.had.items()}
-        readers = Readers({reader: Reading(*row) for reader, row in self.disk.readings.items()}, had)
         self.stream = Stream(config, leads, self.journal, self.send, pools, random_id, clock, progress, chunks, readers)
         self.stream.prefetch = 4
         self.stream.configure(config)
@@ -370,9 +370,7 @@ class Agreement(RuleBasedStateMachine):
         """The stream is removed and configured again at one end."""
         one = self.both[end]
         one.stream.erase()
-        one.disk.readings.clear()
-        one.disk.had.clear()
-        one.make_stream(Progress(KSID, one.other), {})
+        one.make_stream(Progress(KSID, one.other), {}, Readers())
         self.forget_last(end)
         if one.wire is not None:
             one.stream.meet()
