@@ -78,7 +78,7 @@ SEALED = (
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One use of key at one end: `length` octets of a block from `offset` on; `kind` is stream, 014, relay or burnt."""
+    """One use of key at one end: `length` octets of a block from `offset` on; `kind` is stream, 014, relay, tag or burnt."""
 
     link: str
     block: int
