@@ -1,7 +1,7 @@
 """One end's copy of a link's key: which block is held, by whom it may be used, how much of it is used.
 
-No I/O and no clock: time is an argument, what must be written is handed to a `Journal`, what must be said to the
-other end to `send`, which lets a message go once all that was written before it is durable.
+No I/O and no clock: time is an argument, what must be written is handed to a `Journal` (blocks.py: blocks and counts), what
+must be said to the other end to `send`, which lets a message go once all that was written before it is durable.
 
 - A block is usable when both ends hold it. Its owner takes octets from its front, so that one number, the cursor, says what
   is used; the other end follows when it is told, and whatever it is not told lies between two cursors and is burnt.
@@ -16,29 +16,25 @@ other end to `send`, which lets a message go once all that was written before it
   nor believes, anything; so what is on its way from before cannot be mistaken for what comes after.
 """
 
-from bisect import insort
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import count, islice
-from typing import Protocol
 
 from qswitch.protocol.lkms import MAX_OFFERED, AnyMessage, Give, Have, LinkHello, LinkSync, Lost, Offer, Segment, Want
 
 from ..errors import PeerViolation
-from ..model import KeyLevels, LinkId, NodeId
+from ..model import LinkId, NodeId
+from .blocks import REFILL_PERCENT, RESERVE, USUAL_BLOCK, Block, Blocks, Journal, Taken, Totals
 from .keys import Key
 from .otp import TAG_KEY
 from .ranges import Ranges, TooMany, pack, unpack
 
+__all__ = ["EPOCHS", "RESERVE", "Block", "Pool", "Refused", "Taken", "Totals"]
+
 EPOCHS = count(1)
 """Numbers of meetings. One sequence for the whole process: a pool or stream that is removed and made again must not
 take an answer to its predecessor for one to itself."""
-USUAL_BLOCK = 4096
-REFILL_PERCENT = 80
 LOW_OCTETS = 4 * USUAL_BLOCK
 """An end that has less than this asks the other for some of its blocks."""
-RESERVE = 16 * TAG_KEY
-"""Octets of its own that an end keeps for tags: with none left it could not even tell the other end of new blocks."""
 MAX_LEAP = 1 << 32
 """An Offer that tells of a number further above ours is refused: a few lies would use up all numbers there are."""
 
@@ -47,59 +43,7 @@ class Refused(Exception):
     """An allocation of the other end cannot be taken, without anyone's fault: the link is not in step."""
 
 
-class Journal(Protocol):
-    """What a pool must have written down; all of one turn becomes durable together."""
-
-    def block(self, link: LinkId, number: int, cursor: int, size: int, ours: bool, made: float, key: Key) -> None: ...
-    def block_owner(self, link: LinkId, number: int, ours: bool) -> None: ...
-    def block_gone(self, link: LinkId, number: int) -> None: ...
-    def used(self, segment: Segment, kind: str, consumer: str) -> None: ...
-    def totals(self, link: LinkId, totals: "Totals") -> None: ...
-
-
-@dataclass(slots=True)
-class Block:
-    """`key` is what is left after the first `cursor` of `size` octets, and of its end."""
-
-    number: int
-    size: int
-    cursor: int
-    ours: bool
-    made: float  # seconds of the wall clock
-    key: Key
-    alone_since: float = 0.0
-
-    @property
-    def left(self) -> int:
-        return len(self.key)
-
-    @property
-    def end(self) -> int:
-        return self.cursor + len(self.key)
-
-
-@dataclass(slots=True)
-class Totals:
-    """Octets since the link was created, the highest block number there ever was (-1: none), trusted nodes on the way."""
-
-    highest: int = -1
-    generated: int = 0
-    consumed: int = 0
-    burnt: int = 0
-    hops: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Octets that now belong to one consumer; `made` is when the oldest of them was, in seconds of the wall clock."""
-
-    segments: tuple[Segment, ...]
-    key: Key
-    made: float
-    hops: int
-
-
-class Pool:
+class Pool(Blocks):
     """One end of one link. Every method leaves memory, counters and journal in agreement."""
 
     def __init__(
@@ -115,22 +59,14 @@ class Pool:
         refill_percent: int = REFILL_PERCENT,
         reserve: int = RESERVE,
     ) -> None:
-        self.link, self.local, self.remote, self.capacity = link, local, remote, capacity
-        self._refill_percent, self._filled, self._reserve = refill_percent, False, reserve
-        self._journal, self._send, self.totals = journal, send, totals
-        self.asks = local < remote
+        super().__init__(link, local < remote, capacity, journal, totals, blocks, refill_percent, reserve)
+        self.local, self.remote, self._send = local, remote, send
         self.synced = False
         self.peer_full = False
         self._epoch = 0
         self._peer_high = -1
         self._asked = float("inf")
         self._wanted = False
-        self._blocks = {block.number: block for block in sorted(blocks, key=lambda one: one.number)}
-        self._theirs: set[int] = set()
-        self._stock: list[int] = []  # own usable blocks, oldest first
-        self._own = 0  # octets in them
-        self.stored = sum(block.left for block in self._blocks.values())
-        self._common = 0  # octets held by both ends, whoever owns them
         self._offered: dict[int, tuple[int, int]] = {}  # what the other end says of own blocks: cursor, end
         self._offered_high: int | None = None
         self._heard_since = 0.0
@@ -139,64 +75,17 @@ class Pool:
 
     # What there is -----------------------------------------------------------------------------------------------------
 
-    @property
-    def available(self) -> int:
-        """Octets of own usable blocks that may be allocated."""
-        return max(0, self._own - self._reserve)
-
-    @property
-    def usable(self) -> int:
-        """Octets held by both ends that either may allocate."""
-        return self.available + max(0, self._common - self._own - self._reserve)
-
-    @property
-    def low_mark(self) -> int:
-        """Blocks. A pool that was full takes more once it has fewer."""
-        return max(1, self.capacity * self._refill_percent // 100)
-
-    @property
-    def full(self) -> bool:
-        """From the high mark, the capacity, down to the low mark: else a device would start and stop at every block."""
-        held = len(self._blocks)
-        return held >= self.capacity or (self._filled and held >= self.low_mark)
-
-    def _turn(self) -> None:
-        """After a block has come or gone."""
-        self._filled = self.full
-
-    def owned_at_birth(self, number: int) -> bool:
-        return (number % 2 == 0) is self.asks
-
     def next_numbers(self, count: int, both: bool = False) -> list[int]:
         """For who makes the blocks: above all there were. The end that leads streams owns them, but for one, with `both` or
         whenever the other end has little left to tag its messages with."""
-        number = max(self.totals.highest, self._peer_high, -1 if self.synced else self._offered_high or -1) + 1
+        offered = -1 if self.synced or self._offered_high is None else self._offered_high
+        number = max(self.totals.highest, self._peer_high, offered) + 1
         numbers = []
         if both or sum(block.left for block in self._blocks.values() if block.ours is not self.asks) < 2 * self._reserve:
             numbers.append(number + 1 - number % 2)
             number = numbers[0] + 1
         number += number % 2
         return numbers + [number + 2 * one for one in range(count - len(numbers))]
-
-    def counts(self) -> tuple[int, int]:
-        """How many blocks are held, and how many of them not yet by the other end."""
-        return len(self._blocks), sum(number not in self._theirs for number in self._blocks)
-
-    def levels(self) -> KeyLevels:
-        """In bits. Capacity counts blocks of the size there is, 4 KiB while there is none."""
-        first = next(iter(self._blocks.values()), None)
-        return KeyLevels(
-            capacity_bits=8 * self.capacity * (first.size if first else USUAL_BLOCK),
-            stored_bits=8 * self.stored,
-            usable_bits=8 * self.usable,
-            generated_bits=8 * self.totals.generated,
-            consumed_bits=8 * self.totals.consumed,
-            burnt_bits=8 * self.totals.burnt,
-        )
-
-    def confirmed(self, number: int) -> bool:
-        """Whether the other end holds the block."""
-        return number in self._theirs
 
     # Blocks come -------------------------------------------------------------------------------------------------------
 
@@ -257,21 +146,6 @@ class Pool:
             return unpack(list(ranges), 16 * self.capacity + 1000) if self.synced else []
         except TooMany as error:
             raise PeerViolation(self.remote, f"link {self.link}: {error}") from error
-
-    def _usable(self, block: Block) -> None:
-        self._common += block.left
-        if block.ours:
-            insort(self._stock, block.number)
-            self._own += block.left
-
-    def _unusable(self, number: int) -> None:
-        block = self._blocks.get(number)
-        if block is not None and number in self._theirs:
-            self._common -= block.left
-            if block.ours:
-                self._stock.remove(number)
-                self._own -= block.left
-        self._theirs.discard(number)
 
     # The two ends meet ---------------------------------------------------------------------------------------------------
 
@@ -481,24 +355,6 @@ class Pool:
         self._trim(block, offset + length)
         return self._use_back(block, segment, consumer)
 
-    def _use_back(self, block: Block, segment: Segment, consumer: str) -> Key:
-        self._count(block, segment.length)
-        key = block.key.cut_back(segment.length)
-        self._written(block)
-        self._journal.used(segment, "tag", consumer)
-        self.totals.consumed += segment.length
-        self._write_totals()
-        return key
-
-    def _trim(self, block: Block, end: int) -> None:
-        """Burns what lies behind `end`, or behind the cursor."""
-        passed = block.end - max(end, block.cursor)
-        if passed > 0:
-            self._note_burnt(block, block.end - passed, passed)
-            self._count(block, passed)
-            block.key.cut_back(passed).wipe()
-            self._written(block)
-
     # Blocks change owner -------------------------------------------------------------------------------------------------
 
     def want(self) -> None:
@@ -588,55 +444,3 @@ class Pool:
         self._write_totals()
         self._asked = float("inf")
         return Taken(tuple(segments), key, made, self.totals.hops)
-
-    def _skip(self, block: Block, cursor: int) -> None:
-        skipped = min(cursor, block.end) - block.cursor
-        if skipped > 0:
-            self._note_burnt(block, block.cursor, skipped)
-            self._cut(block, skipped).wipe()
-
-    def _cut(self, block: Block, octets: int) -> Key:
-        self._count(block, octets)
-        front = block.key.cut(octets)
-        block.cursor += octets
-        self._written(block)
-        return front
-
-    def _count(self, block: Block, octets: int) -> None:
-        """So many octets are about to be taken from a block."""
-        if block.number in self._theirs:
-            self._common -= octets
-            if block.ours:
-                self._own -= octets
-        self.stored -= octets
-
-    def _written(self, block: Block) -> None:
-        if block.left:
-            self._write(block)
-        else:
-            self._drop(block)
-
-    def _burn(self, block: Block) -> None:
-        self._note_burnt(block, block.cursor, block.left)
-        self._unusable(block.number)
-        self.stored -= block.left
-        block.key.wipe()
-        self._drop(block)
-
-    def _drop(self, block: Block) -> None:
-        if block.ours and block.number in self._theirs:
-            self._stock.remove(block.number)
-        self._theirs.discard(block.number)
-        del self._blocks[block.number]
-        self._turn()
-        self._journal.block_gone(self.link, block.number)
-
-    def _note_burnt(self, block: Block, offset: int, octets: int) -> None:
-        self.totals.burnt += octets
-        self._journal.used(Segment(self.link, block.number, offset, octets), "burnt", "")
-
-    def _write(self, block: Block) -> None:
-        self._journal.block(self.link, block.number, block.cursor, block.size, block.ours, block.made, block.key)
-
-    def _write_totals(self) -> None:
-        self._journal.totals(self.link, self.totals)
