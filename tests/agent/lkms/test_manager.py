@@ -12,10 +12,12 @@ import pytest
 from key_managers import Net, Node, audit, link_id, material, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, InvalidValue, PeerNotConnected, StorageFailed, UnknownKeyStream
+from qswitch.agent.lkms import maintenance
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.store import ledger
+from qswitch.agent.lkms.tags import MAX_WAITING
 from qswitch.agent.model import KeyStreamId, LinkId
-from qswitch.protocol.lkms import Relay
+from qswitch.protocol.lkms import Have, Relay
 
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")
 
@@ -440,3 +442,47 @@ def rows(node: Node, table: str) -> int:
     with suppress(sqlite3.OperationalError), sqlite3.connect(node.config.store) as database:
         return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
     return -1
+
+
+# Without key in common ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", ["abc", "cba"])
+@pytest.mark.parametrize("loser", [0, 2], ids=["source", "far_end"])
+async def test_a_virtual_link_begins_anew_when_an_end_has_lost_all_key(net: Net, names: str, loser: int) -> None:
+    """Neither end can tag what it has to tell the other, until the source has relayed a block for each of them."""
+    for name in sorted(names):
+        await net.node(name)
+    fibres = [await net.fibre(number, *sorted(pair)) for number, pair in enumerate(pairwise(names), 1)]
+    for number, pair in zip(fibres, pairwise(names), strict=True):
+        await net.feed(number, *pair, 40)
+    link = await net.route(9, *names)
+    ends = net.nodes[names[0]], net.nodes[names[-1]]
+    await until(lambda: min(end.keys.levels(link).usable_bits for end in ends) > 0)
+    lost = net.nodes[names[loser]]
+    await lost.keys.stop()
+    maintenance.purge(lost.config.store, None, True)
+    await lost.restart()
+    for number, pair in zip(fibres, pairwise(names), strict=True):
+        if lost.name in pair:
+            await net.feed(number, *pair, 40)
+    await until(lambda: ends[0].keys.levels(link).usable_bits == ends[1].keys.levels(link).usable_bits > 0, 20)
+    await open_stream(net, *sorted(names[::2]), [link])
+    ones = [await read(ends[0], None) for _ in range(20)]
+    assert ones == [await read(ends[1], None) for _ in range(20)]
+    assert not any(node.seen.alarms for node in net.nodes.values())
+    audit(net, link, *fibres)
+
+
+async def test_what_is_told_for_too_long_without_key_ends_the_session(net: Net, caplog: pytest.LogCaptureFixture) -> None:
+    a, b = [await net.node(name) for name in "ab"]
+    link = await net.fibre(1, "a", "b")
+    await until(lambda: a.keys._peers.session(b.id) is not None)
+    session = a.keys._peers.session(b.id)
+    for _ in range(MAX_WAITING + 1):
+        a.keys._send(b.id, Have(link, (), False))
+    await until(lambda: a.keys._peers.session(b.id) not in (session, None))
+    assert "no key to tell a key manager anything with" in caplog.text
+    await net.feed(link, "a", "b", 4)
+    await until(lambda: a.keys.levels(link).usable_bits == b.keys.levels(link).usable_bits > 0)
+    assert not a.seen.alarms and not b.seen.alarms
