@@ -431,7 +431,6 @@ class Agreement(RuleBasedStateMachine):
         self.attach(0, Attachment.CONNECTED)
         self.connect()
         self.attach(1, Attachment.CONNECTED)
-        self.feed((0, 1), 4)  # meetings without end may have used up all there was to tag with
         self.feed((0, 1), 12)  # without key for tags they would agree on nothing
         self.run()
         for end, other in (self.both, self.both[::-1]):
