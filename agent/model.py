@@ -45,7 +45,8 @@ class LinkConfig:
 
     A physical link has `local_interface`, `role` and `remote_node`. Of a virtual link, the source has only `next_hop`,
     the destination only `previous_hop`, a relay node both; on a relay node `local_node`/`remote_node` are the two ends
-    of the link, elsewhere `local_node` is this node.
+    of the link, elsewhere `local_node` is this node. A link over several node-disjoint paths (extension `components`) has
+    no hops itself, but virtual links that bring the shares of its key (extension `component_of`).
     """
 
     link: LinkId
@@ -64,6 +65,8 @@ class LinkConfig:
     wavelength: str | None = None
     role: Role | None = None
     remote_lkms: Endpoint | None = None
+    components: tuple[LinkId, ...] = ()  # at the two ends: its key is the XOR of what these bring
+    component_of: LinkId | None = None
 
     @property
     def next_hop(self) -> NodeId | None:
@@ -87,6 +90,7 @@ class ApplicationConfig:
     remote_node: NodeId | None = None
     admission: Admission = Admission.ADMITTED
     admission_reason: str | None = None
+    disjoint_paths: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +220,7 @@ class ApplicationNew:
     type: ApplicationType = ApplicationType.CLIENT
     priority: int = 0
     open_timeout_ms: int | None = None
+    disjoint_paths: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ def _application_new(value: ApplicationNew, node: NodeId) -> tuple[str, Data]:
         "app_qos": _qos(value.qos),
         f"{X}app_id": value.ksid,
         f"{X}open_timeout": value.open_timeout_ms,
+        f"{X}disjoint_paths": value.disjoint_paths if value.disjoint_paths > 1 else None,
     }
     return "sdqkdn_application_new", {"qkd_application": _present(body)}
 

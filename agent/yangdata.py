@@ -5,7 +5,7 @@ and finds a row for every leaf, and a leaf for every row. YANG data here are lib
 libyang hands ids over in their canonical form, in lower case, whatever a controller wrote.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -52,6 +52,11 @@ def _identity[E](kind: Callable[[str], E]) -> Callable[[str], E]:
     return lambda text: kind(text.rpartition(":")[2])
 
 
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    """The datastore keeps no order."""
+    return tuple(sorted(names))
+
+
 CONFIGURATION: Mapping[str, Mapping[str, Row]] = {
     "": {
         "qkdn_id": ("node", str),
@@ -89,6 +94,8 @@ CONFIGURATION: Mapping[str, Mapping[str, Row]] = {
         "phys_qkd_role": ("role", _identity(Role)),
         f"{X}remote_lkms/address": ("address", str),
         f"{X}remote_lkms/port": ("port", int),
+        f"{X}components": ("components", _sorted),
+        f"{X}component_of": ("component_of", str),
     },
     APPLICATION: {
         "app_id": ("ksid", str),
@@ -110,6 +117,7 @@ CONFIGURATION: Mapping[str, Mapping[str, Row]] = {
         "remote_qkdn_id": ("remote_node", str),
         f"{X}admission": ("admission", Admission),
         f"{X}admission_reason": ("admission_reason", str),
+        f"{X}disjoint_paths": ("disjoint_paths", int),
     },
 }
 _QOS = frozenset(Qos.__dataclass_fields__)

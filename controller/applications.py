@@ -105,7 +105,7 @@ class Applications:
             return
         made, link = None, old.link
         if not self._fits(old, qos):
-            chosen = self._choose(old.source, old.destination, qos, ksid)
+            chosen = self._choose(old.source, old.destination, qos, old.disjoint_paths, ksid)
             if isinstance(chosen, Blocked):
                 self._control.events.add("qos_not_met", chosen.reason, ksid=ksid)
                 return
@@ -194,8 +194,8 @@ class Applications:
         return True
 
     async def _join(self, one: _Waiting, source: NodeId, destination: NodeId) -> bool:
-        new = one.registration
-        chosen = self._choose(source, destination, new.qos)
+        new, paths = one.registration, self._paths(one.registration)
+        chosen = self._choose(source, destination, new.qos, paths)
         if isinstance(chosen, Blocked):
             if self._may_come(chosen) and time.monotonic() < one.deadline:
                 return False
@@ -210,6 +210,7 @@ class Applications:
             link=link,
             qos=new.qos,
             priority=new.priority,
+            disjoint_paths=paths,
         )
         await self._assign(None, intent, made)
         other = destination if new.node == source else source
@@ -218,6 +219,11 @@ class Applications:
         self._control.events.add("application_admitted", text, link=link, ksid=intent.ksid)
         return True
 
+    def _paths(self, new: Registration) -> int:
+        """What either of the two applications asks for, as far as both have registered."""
+        pairs = (one.registration for one in self._waiting if one.registration.uris == new.uris)
+        return max(new.disjoint_paths, *(one.disjoint_paths for one in pairs if one.ksid == new.ksid), 1)
+
     def _may_come(self, blocked: Blocked) -> bool:
         """Whether waiting can help: links are coming up, or a node is."""
         if blocked.obstacle is Obstacle.NOT_MANAGED:
@@ -225,7 +231,7 @@ class Applications:
         return any(one.status is LinkStatus.PENDING for one in self._control.facts().values())
 
     def _choose(
-        self, source: NodeId, destination: NodeId, qos: Qos, without: KeyStreamId | None = None
+        self, source: NodeId, destination: NodeId, qos: Qos, disjoint_paths: int, without: KeyStreamId | None = None
     ) -> UseLink | MakeLink | Blocked:
         config = self._control.config
         others = [one for one in self._intents.applications.values() if one.ksid != without]
@@ -237,13 +243,14 @@ class Applications:
             qos,
             config.application_bps,
             config.virtual_link_bps,
+            disjoint_paths,
         )
 
     def _link(self, chosen: UseLink | MakeLink) -> tuple[LinkIntent | None, LinkId]:
         """The link to make first, if any, and the id of the link to use."""
         if isinstance(chosen, UseLink):
             return None, chosen.link
-        made = new_virtual(chosen.route, chosen.bandwidth_bps, Purpose.APPLICATIONS)
+        made = new_virtual(chosen.routes, chosen.bandwidth_bps, Purpose.APPLICATIONS)
         return made, made.link
 
     async def _assign(self, old: ApplicationIntent | None, new: ApplicationIntent, made: LinkIntent | None) -> None:
@@ -302,6 +309,7 @@ class Applications:
         """Whether the stream could have gone back to the direct link for some time."""
         span = topology.span(one.source, one.destination)
         direct = span is not None and span.active and any(each in self._intents.links for each in span.links)
+        direct = direct and one.disjoint_paths == 1
         if link is None or link.purpose is not Purpose.APPLICATIONS or not direct:
             self._direct_since.pop(one.ksid, None)
             return False
@@ -309,7 +317,7 @@ class Applications:
         return time.monotonic() - since >= self._control.config.timeouts.idle_link
 
     async def _move(self, one: ApplicationIntent, key: str, works: bool) -> None:
-        chosen = self._choose(one.source, one.destination, one.qos, one.ksid)
+        chosen = self._choose(one.source, one.destination, one.qos, one.disjoint_paths, one.ksid)
         if isinstance(chosen, Blocked):
             if self._control.retries.failed(key) and not works:
                 self._control.events.add("no_route", f"no other link: {chosen.reason}", ksid=one.ksid)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from .disjoint import Routes, find_widest_routes, widest_bps
 from .model import (
     Admission,
     ApplicationIntent,
@@ -19,7 +20,7 @@ from .model import (
     NodeId,
     Qos,
 )
-from .paths import Blocked, Obstacle, Route, find_widest, widest_bps
+from .paths import Blocked, Obstacle
 from .topology import Topology, demand, room
 
 UNSPECIFIED = Qos()
@@ -34,6 +35,7 @@ class Registration:
     qos: Qos = UNSPECIFIED
     ksid: KeyStreamId | None = None
     priority: int = 0
+    disjoint_paths: int = 1
 
     @property
     def uris(self) -> frozenset[str]:
@@ -135,7 +137,7 @@ class UseLink:
 
 @dataclass(frozen=True, slots=True)
 class MakeLink:
-    route: Route
+    routes: Routes
     bandwidth_bps: int
 
 
@@ -147,28 +149,35 @@ def choose(
     qos: Qos,
     application_bps: int,
     virtual_link_bps: int,
+    disjoint_paths: int = 1,
 ) -> UseLink | MakeLink | Blocked:
     """The link for a stream between two nodes: the direct one, else a virtual one with room, else a new virtual one.
 
     A new virtual link is made as wide as `virtual_link_bps` where the network has that to spare, for others to share it.
+    Who asks for node-disjoint paths gets a virtual link over as many or more, and nothing else.
     """
     needed = demand(qos, application_bps)
     span = topology.span(*ends)
-    direct = [one for one in span.links if one in links] if span else []
+    direct = [one for one in span.links if one in links] if span and disjoint_paths == 1 else []
     if span and direct and span.free_bps >= needed:
         return UseLink(min(direct))
     rooms = {
         link.link: room(link, applications, application_bps)
-        for link in sorted(links.values(), key=lambda one: one.link)
-        if link.type is LinkType.VIRTUAL and {link.source, link.destination} == set(ends) and topology.carries(link.route)
+        for link in sorted(links.values(), key=lambda one: (len(one.routes), one.link))
+        if _joins(link, ends, disjoint_paths) and topology.carries_all(link)
     }
     for each, free_bps in rooms.items():
         if free_bps >= needed:
             return UseLink(each)
-    found = find_widest(topology, *ends, (max(needed, virtual_link_bps), needed))
+    found = find_widest_routes(topology, *ends, (max(needed, virtual_link_bps), needed), disjoint_paths)
     if isinstance(found, Blocked):
-        return replace(found, best_bps=max(widest_bps(topology, *ends), *rooms.values(), 0))
+        return replace(found, best_bps=max(widest_bps(topology, *ends, disjoint_paths), *rooms.values(), 0))
     return MakeLink(*found)
+
+
+def _joins(link: LinkIntent, ends: tuple[NodeId, NodeId], disjoint_paths: int) -> bool:
+    virtual = link.type is LinkType.VIRTUAL and len(link.routes) >= disjoint_paths
+    return virtual and {link.source, link.destination} == set(ends)
 
 
 def admission_of(blocked: Blocked) -> Admission:

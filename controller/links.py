@@ -5,9 +5,11 @@ import logging
 import time
 import uuid
 from dataclasses import replace
+from itertools import pairwise
 
 from .config import FibreConfig
 from .control import Control
+from .disjoint import Routes, find_routes, find_widest_routes
 from .errors import Conflict, ControllerError, InvalidRequest, NoRoute
 from .intents import Change
 from .model import (
@@ -21,7 +23,7 @@ from .model import (
     Purpose,
     Role,
 )
-from .paths import Blocked, Route, find_route, find_widest
+from .paths import Blocked
 from .plan import change_link
 from .topology import demand
 
@@ -45,6 +47,7 @@ class Links:
     def __init__(self, control: Control) -> None:
         self._control, self._intents = control, control.intents
         self.reasons: dict[LinkId, str] = {}  # what nodes said of links that went down
+        self.problems: dict[LinkId, str] = {}  # why links whose route is broken have no other
         self._statuses: dict[LinkId, LinkStatus] = {}
         self._unused_since: dict[LinkId, float] = {}
 
@@ -131,7 +134,13 @@ class Links:
     # Operators -------------------------------------------------------------------------------------------------------
 
     async def create(
-        self, kind: LinkType, source: NodeId, destination: NodeId, bandwidth_bps: int | None, link: LinkId | None
+        self,
+        kind: LinkType,
+        source: NodeId,
+        destination: NodeId,
+        bandwidth_bps: int | None,
+        link: LinkId | None,
+        disjoint_paths: int = 1,
     ) -> LinkIntent:
         """Makes a link that an operator asked for. Raises Conflict, InvalidRequest, NoRoute, TransactionFailed."""
         if source == destination:
@@ -139,11 +148,13 @@ class Links:
         if link is not None and (link in self._intents.links or link in self._control.facts()):
             raise Conflict(f"link {link}", "there is a link with this id")
         if kind is LinkType.PHYSICAL:
+            if disjoint_paths > 1:
+                raise InvalidRequest("disjoint_paths", str(disjoint_paths), "a physical link has one path")
             intent = self._free_fibre(source, destination)
             await self._intents.decline(intent.link, False)
             intent = replace(intent, link=link or intent.link)
         else:
-            intent = self._routed(source, destination, bandwidth_bps, link)
+            intent = self._routed(source, destination, bandwidth_bps, link, disjoint_paths)
         await self._make(intent)
         return intent
 
@@ -156,12 +167,19 @@ class Links:
         names = f"{self._control.name(source)} and {self._control.name(destination)}"
         raise Conflict("physical link", f"no fibre with free interfaces joins {names}")
 
-    def _routed(self, source: NodeId, destination: NodeId, bandwidth_bps: int | None, link: LinkId | None) -> LinkIntent:
+    def _routed(
+        self,
+        source: NodeId,
+        destination: NodeId,
+        bandwidth_bps: int | None,
+        link: LinkId | None,
+        disjoint_paths: int,
+    ) -> LinkIntent:
         bandwidth = self._control.config.virtual_link_bps if bandwidth_bps is None else bandwidth_bps
-        route = find_route(self._control.topology(), source, destination, bandwidth)
-        if isinstance(route, Blocked):
-            raise NoRoute(self._control.name(source), self._control.name(destination), route.reason)
-        return new_virtual(route, bandwidth, Purpose.OPERATOR, link)
+        routes = find_routes(self._control.topology(), source, destination, bandwidth, disjoint_paths)
+        if isinstance(routes, Blocked):
+            raise NoRoute(self._control.name(source), self._control.name(destination), routes.reason)
+        return new_virtual(routes, bandwidth, Purpose.OPERATOR, link)
 
     async def delete(self, link: LinkId) -> None:
         """Takes a link away. Raises Conflict while key streams use it."""
@@ -184,24 +202,27 @@ class Links:
     # What keeps links well -------------------------------------------------------------------------------------------
 
     async def reroute_broken(self) -> None:
-        """Gives every virtual link whose route is broken another one, if there is one; its id and its key stay."""
+        """Gives every virtual link of which a route is broken others, if there are as many; its id and its key stay."""
         topology = self._control.topology()
         for link in list(self._intents.links.values()):
             key = f"reroute {link.link}"
-            if link.type is not LinkType.VIRTUAL or topology.carries(link.route):
+            if link.type is not LinkType.VIRTUAL or topology.carries_all(link):
                 self._control.retries.done(key)
+                self.problems.pop(link.link, None)
             elif self._control.retries.due(key):
                 await self._reroute(link, key)
+        self.problems = {link: text for link, text in self.problems.items() if link in self._intents.links}
 
     async def _reroute(self, link: LinkIntent, key: str) -> None:
         topology = self._control.topology(without=frozenset((link.link,)))
-        found = find_widest(topology, link.source, link.destination, self._acceptable(link))
+        found = find_widest_routes(topology, link.source, link.destination, self._acceptable(link), len(link.routes))
         if isinstance(found, Blocked):
+            self.problems[link.link] = found.reason
             if self._control.retries.failed(key):
                 self._control.events.add("no_route", f"no other route: {found.reason}", link=link.link)
             return
-        route, bandwidth = found
-        new = replace(link, route=route.nodes, bandwidth_bps=bandwidth)
+        routes, bandwidth = found
+        new = replace(link, route=routes[0].nodes, others=tuple(one.nodes for one in routes[1:]), bandwidth_bps=bandwidth)
         try:
             await self._control.transactions.run(
                 change_link(link, new, self._intents.lkms()), Change(links={link.link: new})
@@ -222,11 +243,14 @@ class Links:
         return rates
 
     def _say_rerouted(self, old: LinkIntent, new: LinkIntent) -> None:
-        message = f"{self._control.route_names(old.route)} became {self._control.route_names(new.route)}"
+        message = f"{self._routes(old)} became {self._routes(new)}"
         self._control.events.add("route_changed", message, link=new.link)
         for application in self._intents.applications.values():
             if application.link == new.link:
                 self._control.events.add("route_changed", message, link=new.link, ksid=application.ksid)
+
+    def _routes(self, link: LinkIntent) -> str:
+        return " with ".join(map(self._control.route_names, link.routes))
 
     async def drop_idle(self) -> None:
         """Takes away virtual links made for applications that none has used for a while."""
@@ -263,27 +287,28 @@ class Links:
         self.say_created(intent)
 
     def say_created(self, intent: LinkIntent) -> None:
-        text = f"{intent.type} link {self._control.route_names(intent.route)}"
+        text = f"{intent.type} link {self._routes(intent)}"
         self._control.events.add("link_created", text, link=intent.link)
 
     async def _drop(self, intent: LinkIntent) -> None:
         plan = change_link(intent, None, self._intents.lkms())
         await self._control.transactions.run(plan, Change(links={intent.link: None}))
-        text = f"{intent.type} link {self._control.route_names(intent.route)}"
+        text = f"{intent.type} link {self._routes(intent)}"
         self._control.events.add("link_deleted", text, link=intent.link)
 
 
-def new_virtual(route: Route, bandwidth_bps: int, purpose: Purpose, link: LinkId | None = None) -> LinkIntent:
-    """A virtual link over a route."""
+def new_virtual(routes: Routes, bandwidth_bps: int, purpose: Purpose, link: LinkId | None = None) -> LinkIntent:
+    """A virtual link over a route, or over several that share no node between the ends."""
     return LinkIntent(
         link=link or LinkId(str(uuid.uuid4())),
         type=LinkType.VIRTUAL,
-        route=route.nodes,
+        route=routes[0].nodes,
         purpose=purpose,
         bandwidth_bps=bandwidth_bps,
+        others=tuple(one.nodes for one in routes[1:]),
     )
 
 
 def _crosses(virtual: LinkIntent, physical: LinkIntent) -> bool:
     ends = {physical.source, physical.destination}
-    return any({a, b} == ends for a, b in zip(virtual.route, virtual.route[1:], strict=False))
+    return any({a, b} == ends for route in virtual.routes for a, b in pairwise(route))

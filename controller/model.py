@@ -5,6 +5,7 @@ store. *Views* are what people and programs see of the network; the names of the
 All are frozen, built at the edges. Rates in bit/s, amounts in bits.
 """
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
@@ -41,6 +42,10 @@ class ServiceAddress:
 
     address: str
     port: int
+
+
+MAX_DISJOINT_PATHS = 8
+COMPONENTS = uuid.UUID("5d1c4f0e-6f0b-5a55-9b0c-2f7a8f6f2c11")
 
 
 def _nothing() -> Mapping[Any, Any]:
@@ -81,6 +86,8 @@ class LinkData:
     wavelength: str | None = None
     role: Role | None = None
     remote_lkms: ServiceAddress | None = None
+    components: tuple[LinkId, ...] = ()  # links whose keys XORed are this link's key
+    component_of: LinkId | None = None
     skr_bps: int = 0
     eskr_bps: int = 0
     expected_consumption_bps: int = 0
@@ -112,6 +119,7 @@ class ApplicationData:
     remote_node: NodeId | None = None
     admission: Admission = Admission.ADMITTED
     admission_reason: str | None = None
+    disjoint_paths: int = 1
     periods: tuple[tuple[str, int], ...] = ()  # of app_statistics: end time as written, bits consumed
 
 
@@ -162,7 +170,12 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkIntent:
-    """A link that shall be. `route` lists all nodes of it, both ends included; of a physical link just the ends."""
+    """A link that shall be. `route` lists all nodes of it, both ends included; of a physical link just the ends.
+
+    With `others` its key is the XOR of as many keys as there are routes, no two of which share a node but the ends; each is
+    relayed by a component, a link of its own with an id that stands for this route: another route is another component, so
+    that what is on its way over the old one never meets what goes over the new.
+    """
 
     link: LinkId
     type: LinkType
@@ -172,6 +185,7 @@ class LinkIntent:
     bandwidth_bps: int | None = None
     attenuation_db: float | None = None
     wavelength: str | None = None
+    others: tuple[tuple[NodeId, ...], ...] = ()
 
     @property
     def source(self) -> NodeId:
@@ -180,6 +194,23 @@ class LinkIntent:
     @property
     def destination(self) -> NodeId:
         return self.route[-1]
+
+    @property
+    def routes(self) -> tuple[tuple[NodeId, ...], ...]:
+        return (self.route, *self.others)
+
+    @property
+    def nodes(self) -> tuple[NodeId, ...]:
+        """All nodes of all routes, each once."""
+        return tuple(dict.fromkeys(node for route in self.routes for node in route))
+
+    def components(self) -> "tuple[LinkIntent, ...]":
+        """One link for each route; none when there is only one."""
+        return tuple(self._component(route) for route in self.routes) if self.others else ()
+
+    def _component(self, route: tuple[NodeId, ...]) -> "LinkIntent":
+        link = LinkId(str(uuid.uuid5(COMPONENTS, "|".join((self.link, *route)))))
+        return LinkIntent(link, self.type, route, self.purpose, bandwidth_bps=self.bandwidth_bps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +226,7 @@ class ApplicationIntent:
     qos: Qos = UNSPECIFIED
     priority: int = 0
     disconnected: tuple[NodeId, ...] = ()
+    disjoint_paths: int = 1
 
 
 # Views: what the API says --------------------------------------------------------------------------------------------
@@ -267,7 +299,19 @@ class RelayView:
 
 
 @dataclass(frozen=True, slots=True)
+class PathStateView:
+    """One of several node-disjoint routes of a link: the component that relays over it, and what that costs."""
+
+    link: LinkId
+    route: tuple[NodeId, ...]
+    status: LinkStatus
+    relay: tuple[RelayView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LinkView:
+    """`route` is the first of the `paths` where there are several; `problem` why it is not as wanted, if it is not."""
+
     link: LinkId
     type: LinkType
     status: LinkStatus
@@ -285,6 +329,9 @@ class LinkView:
     ends: tuple[LevelsView, ...] = ()
     relay: tuple[RelayView, ...] = ()
     apps: tuple[KeyStreamId, ...] = ()
+    disjoint_paths: int = 1
+    paths: tuple[PathStateView, ...] = ()
+    problem: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +347,7 @@ class AppView:
     qos: Qos
     priority: int
     consumed_bits: int
+    disjoint_paths: int = 1  # as asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +360,7 @@ class PathView:
     names: tuple[str, ...]
     links: tuple[LinkId, ...]
     free_bps: int
+    others: "tuple[PathView, ...]" = ()  # with several node-disjoint routes, all but this one
 
 
 @dataclass(frozen=True, slots=True)

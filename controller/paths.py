@@ -69,7 +69,9 @@ def find_route(
             return Blocked(Obstacle.NOT_MANAGED, f"node {topology.name(end)} is not connected")
     if source == destination:
         return Blocked(Obstacle.NO_FIBRE, "both ends are the same node")
-    graph = _graph(topology, {source, destination}, avoid, lambda span: span.active and span.free_bps >= bandwidth_bps)
+    graph = passable_graph(
+        topology, {source, destination}, avoid, lambda span: span.active and span.free_bps >= bandwidth_bps
+    )
     nodes = _cheapest(graph, source, destination)
     if nodes is None:
         return _why_not(topology, source, destination, bandwidth_bps, avoid)
@@ -89,21 +91,11 @@ def find_widest(
     return blocked
 
 
-def widest_bps(topology: Topology, source: NodeId, destination: NodeId) -> int:
-    """The highest rate that there is a route for; 0 when there is none."""
-    best, rates = 0, sorted({span.free_bps for span in topology.spans.values() if span.active and span.free_bps})
-    while rates:
-        middle = len(rates) // 2
-        if isinstance(find_route(topology, source, destination, rates[middle]), Route):
-            best, rates = rates[middle], rates[middle + 1 :]
-        else:
-            rates = rates[:middle]
-    return best
-
-
-def _graph(
+def passable_graph(
     topology: Topology, ends: set[NodeId], avoid: frozenset[NodeId], allowed: Callable[[Span], bool]
 ) -> "nx.Graph[NodeId]":
+    """What a route between the ends may use: nodes that relay and can be managed, spans that are allowed."""
+
     def passable(node: NodeId) -> bool:
         site = topology.sites.get(node)
         return site is not None and (node in ends or (site.relay and site.manageable and node not in avoid))
@@ -136,9 +128,9 @@ def _why_not(
 ) -> Blocked:
     ends = {source, destination}
     names = f"{topology.name(source)} and {topology.name(destination)}"
-    if _cheapest(_graph(topology, ends, avoid, lambda _: True), source, destination) is None:
+    if _cheapest(passable_graph(topology, ends, avoid, lambda _: True), source, destination) is None:
         return Blocked(Obstacle.NO_FIBRE, f"nothing joins {names} through nodes that relay and are connected")
-    if _cheapest(_graph(topology, ends, avoid, lambda span: span.active), source, destination) is None:
+    if _cheapest(passable_graph(topology, ends, avoid, lambda span: span.active), source, destination) is None:
         down = sorted(f"{topology.name(a)}-{topology.name(b)}" for (a, b), span in topology.spans.items() if not span.active)
         return Blocked(Obstacle.LINKS_DOWN, f"links that are not ACTIVE part {names}: {', '.join(down)}")
     return Blocked(Obstacle.NO_RATE, f"no route between {names} has {bandwidth_bps} bit/s free")

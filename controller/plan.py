@@ -96,9 +96,28 @@ def applied(running: NodeData, edit: NodeEdit) -> NodeData:
 # Entries -------------------------------------------------------------------------------------------------------------
 
 
+Entries = dict[NodeId, dict[LinkId, LinkData]]
+
+
+def all_entries(intent: LinkIntent, lkms: Addresses) -> Entries:
+    """All `qkd_link` of every node that a link concerns: of its components as well."""
+    found: Entries = {}
+    for one in (intent, *intent.components()):
+        owner = None if one is intent else intent.link
+        for node, entry in link_entries(one, lkms).items():
+            found.setdefault(node, {})[one.link] = replace(entry, component_of=owner)
+    return found
+
+
 def link_entries(intent: LinkIntent, lkms: Addresses) -> dict[NodeId, LinkData]:
-    """The `qkd_link` of every node that a link concerns."""
-    return _physical(intent, lkms) if intent.type is LinkType.PHYSICAL else _virtual(intent, lkms)
+    """The `qkd_link` of every node that has the link itself: with several routes the two ends."""
+    if intent.type is LinkType.PHYSICAL:
+        return _physical(intent, lkms)
+    if not intent.others:
+        return _virtual(intent, lkms)
+    components = tuple(sorted(one.link for one in intent.components()))
+    ends = _virtual(replace(intent, route=(intent.source, intent.destination), others=()), lkms)
+    return {node: replace(one, previous_hop=None, next_hops=(), components=components) for node, one in ends.items()}
 
 
 def _physical(intent: LinkIntent, lkms: Addresses) -> dict[NodeId, LinkData]:
@@ -155,6 +174,7 @@ def application_entries(intent: ApplicationIntent) -> dict[NodeId, ApplicationDa
             backing_links=(intent.link,) if intent.link else (),
             local_node=here,
             remote_node=there,
+            disjoint_paths=intent.disjoint_paths,
         )
         for here, there in ends
     }
@@ -190,29 +210,40 @@ def change_link(old: LinkIntent | None, new: LinkIntent | None, lkms: Addresses)
 
     Intermediate nodes first, then the source, then the destination (015, multi-hop workflow); nodes the link leaves last.
     """
-    before = link_entries(old, lkms) if old else {}
-    after = link_entries(new, lkms) if new else {}
+    before = all_entries(old, lkms) if old else {}
+    after = all_entries(new, lkms) if new else {}
     if new is None:
         assert old is not None
-        first, rest = old.source, [node for node in reversed(old.route) if node != old.source]
+        first, rest = old.source, [node for node in reversed(old.nodes) if node != old.source]
         # The source first: it stops filling. Nobody who cannot be reached now holds up a deletion.
-        drops = (_dropping(old.link, [first], required=False), _dropping(old.link, rest, required=False))
-        return Plan(f"delete link {old.link}", drops)
-    order = ((*new.route[1:-1],), (new.source,), (new.destination,))
-    stages = tuple(
-        Stage(tuple(NodeEdit(node, put_links=(after[node],)) for node in nodes if before.get(node) != after[node]))
-        for nodes in order
-    )
-    left = [node for node in before if node not in after]
+        gone = [
+            Stage(tuple(NodeEdit(node, drop_links=_ids(before[node])) for node in nodes), False) for nodes in ([first], rest)
+        ]
+        return Plan(f"delete link {old.link}", tuple(gone))
+    ends = (new.source, new.destination)
+    order = ([node for node in new.nodes if node not in ends], [new.source], [new.destination])
+    puts = (Stage(_full(_change(node, before, after, at_end=node in ends) for node in nodes)) for nodes in order)
+    left = [NodeEdit(node, drop_links=_ids(before[node], after.get(node, {}))) for node in before if node not in ends]
     verb = "reroute" if old else "create"
-    return Plan(f"{verb} link {new.link}", _full((*stages, _dropping(new.link, left, required=False))))
+    return Plan(f"{verb} link {new.link}", _sent((*puts, Stage(_full(left), required=False))))
 
 
-def _dropping(link: LinkId, nodes: Iterable[NodeId], required: bool) -> Stage:
-    return Stage(tuple(NodeEdit(node, drop_links=(link,)) for node in nodes), required)
+def _change(node: NodeId, before: Entries, after: Entries, at_end: bool) -> NodeEdit:
+    """What a node gets. An end changes all at once; between the ends the old stays until nobody sends over it."""
+    had, has = before.get(node, {}), after[node]
+    puts = tuple(entry for link, entry in has.items() if had.get(link) != entry)
+    return NodeEdit(node, put_links=puts, drop_links=_ids(had, has) if at_end else ())
 
 
-def _full(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+def _ids(entries: Iterable[LinkId], without: Iterable[LinkId] = ()) -> tuple[LinkId, ...]:
+    return tuple(link for link in entries if link not in without)
+
+
+def _full(edits: Iterable[NodeEdit]) -> tuple[NodeEdit, ...]:
+    return tuple(one for one in edits if one)
+
+
+def _sent(stages: Iterable[Stage]) -> tuple[Stage, ...]:
     return tuple(one for one in stages if one.edits)
 
 
@@ -223,7 +254,7 @@ def change_application(old: ApplicationIntent | None, new: ApplicationIntent | N
     puts = tuple(NodeEdit(node, put_applications=(entry,)) for node, entry in after.items() if before.get(node) != entry)
     ksid = (new or old).ksid  # type: ignore[union-attr]
     drops = tuple(NodeEdit(node, drop_applications=(ksid,)) for node in before if node not in after)
-    return Plan(f"{'assign' if new else 'release'} key stream {ksid}", _full((Stage(puts), Stage(drops, required=False))))
+    return Plan(f"{'assign' if new else 'release'} key stream {ksid}", _sent((Stage(puts), Stage(drops, required=False))))
 
 
 # What a node should have ---------------------------------------------------------------------------------------------
@@ -242,7 +273,9 @@ def correction(
 
     Entries of others stay as they are: only the unwanted ones, which were ours, go.
     """
-    wanted_links = {one.link: link_entries(one, lkms)[node] for one in links if node in one.route}
+    wanted_links = {
+        link: entry for one in links if node in one.nodes for link, entry in all_entries(one, lkms).get(node, {}).items()
+    }
     wanted = {one.ksid: application_entries(one)[node] for one in applications if node in (one.source, one.destination)}
     return NodeEdit(
         node=node,
@@ -259,7 +292,7 @@ def correction(
 
 def strangers(running: NodeData, links: Iterable[LinkIntent]) -> list[LinkId]:
     """Links of a node that are not of our making: reported, never touched."""
-    ours = {one.link for one in links if running.node in one.route}
+    ours = {each.link for one in links if running.node in one.nodes for each in (one, *one.components())}
     return sorted(link for link in running.links if link not in ours)
 
 
@@ -286,6 +319,8 @@ def same_link(wanted: LinkData, found: LinkData | None) -> bool:
         wavelength=found.wavelength,
         role=found.role,
         remote_lkms=found.remote_lkms,
+        components=found.components,
+        component_of=found.component_of,
     )
     return ours == theirs
 

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -21,11 +22,13 @@ from .checks import NodeCheck
 from .config import ControllerConfig
 from .consumption import Consumption
 from .control import Control
+from .disjoint import find_routes
 from .errors import Ambiguous, ControllerError, InvalidRequest, NoRoute, Unknown
 from .events import EventLog
 from .intents import Intents, Known
 from .links import Links
 from .model import (
+    MAX_DISJOINT_PATHS,
     AppView,
     Event,
     HealthView,
@@ -40,7 +43,7 @@ from .model import (
     PathView,
     TopologyView,
 )
-from .paths import Blocked, find_route
+from .paths import Blocked
 from .reconcile import Reconciler
 from .southbound.calls import CallHome
 from .southbound.check import Check
@@ -55,7 +58,7 @@ from .southbound.notifications import (
     Notification,
 )
 from .store.base import Store
-from .views import Views, node_view
+from .views import Views, node_view, path_view
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +89,10 @@ class Network(Protocol):
         destination: str,
         bandwidth_bps: int | None = None,
         link: str | None = None,
+        disjoint_paths: int = 1,
     ) -> LinkView:
-        """Makes a link between two nodes, with the id `link` if given, and returns it as the nodes accepted it.
+        """Makes a link between two nodes, with the id `link` if given, and returns it as the nodes accepted it. A virtual
+        one may be relayed over several paths that share no node between the ends.
 
         Raises InvalidRequest, Conflict (the id is taken, no free pair of interfaces), NoRoute, TransactionFailed,
         NodeUnreachable. Nothing is left behind when it raises.
@@ -108,8 +113,8 @@ class Network(Protocol):
         NodeUnreachable; nothing is changed then."""
         ...
 
-    async def path(self, source: str, destination: str, bandwidth_bps: int = 0) -> PathView:
-        """The route a virtual link would take now. Raises NoRoute with the reason."""
+    async def path(self, source: str, destination: str, bandwidth_bps: int = 0, disjoint_paths: int = 1) -> PathView:
+        """The route, or the node-disjoint routes, a virtual link would take now. Raises NoRoute with the reason."""
         ...
 
     async def topology(self) -> TopologyView: ...
@@ -279,6 +284,7 @@ class Service:
                     notification.qos,
                     notification.ksid,
                     notification.priority,
+                    notification.disjoint_paths,
                 )
                 self._applications.registered(new, notification.open_timeout_ms)
             case ApplicationDisconnected(ksid):
@@ -304,6 +310,7 @@ class Service:
             self._intents.applications,
             self._control.topology(),
             self._consumption.totals(),
+            self._links.problems,
         )
 
     async def nodes(self) -> list[NodeView]:
@@ -325,7 +332,8 @@ class Service:
 
     async def link(self, which: str) -> LinkView:
         link = LinkId(_one("link", which, self._views().link_ids()))
-        await self._freshen_nodes(self._views().link(link).route)
+        view = self._views().link(link)
+        await self._freshen_nodes(dict.fromkeys((*view.route, *(node for one in view.paths for node in one.route))))
         return self._views().link(link)
 
     async def create_link(
@@ -335,13 +343,16 @@ class Service:
         destination: str,
         bandwidth_bps: int | None = None,
         link: str | None = None,
+        disjoint_paths: int = 1,
     ) -> LinkView:
         ends = self._node_id(source), self._node_id(destination)
         wanted = _uuid("link", link) if link else None
         if bandwidth_bps is not None and not 0 <= bandwidth_bps < 2**32:
             raise InvalidRequest("bandwidth_bps", str(bandwidth_bps), "must be from 0 to 4294967295 bit/s")
+        if not 1 <= disjoint_paths <= MAX_DISJOINT_PATHS:
+            raise InvalidRequest("disjoint_paths", str(disjoint_paths), f"must be from 1 to {MAX_DISJOINT_PATHS}")
         async with self._lock:
-            intent = await self._links.create(link_type, *ends, bandwidth_bps, wanted)
+            intent = await self._links.create(link_type, *ends, bandwidth_bps, wanted, disjoint_paths)
         return self._views().link(intent.link)
 
     async def delete_link(self, which: str) -> None:
@@ -364,21 +375,14 @@ class Service:
             await self._applications.share(ksid, clients)
         return self._views().app(ksid)
 
-    async def path(self, source: str, destination: str, bandwidth_bps: int = 0) -> PathView:
+    async def path(self, source: str, destination: str, bandwidth_bps: int = 0, disjoint_paths: int = 1) -> PathView:
         ends = self._node_id(source), self._node_id(destination)
         topology = self._control.topology()
-        route = find_route(topology, *ends, bandwidth_bps)
-        if isinstance(route, Blocked):
-            raise NoRoute(topology.name(ends[0]), topology.name(ends[1]), route.reason)
-        spans = [topology.span(a, b) for a, b in zip(route.nodes, route.nodes[1:], strict=False)]
-        return PathView(
-            source=ends[0],
-            destination=ends[1],
-            route=route.nodes,
-            names=tuple(topology.name(one) for one in route.nodes),
-            links=tuple(min(span.links) for span in spans if span),
-            free_bps=route.free_bps,
-        )
+        routes = find_routes(topology, *ends, bandwidth_bps, disjoint_paths)
+        if isinstance(routes, Blocked):
+            raise NoRoute(topology.name(ends[0]), topology.name(ends[1]), routes.reason)
+        first, *others = (path_view(topology, one) for one in routes)
+        return replace(first, others=tuple(others))
 
     async def topology(self) -> TopologyView:
         views = self._views()

@@ -100,6 +100,10 @@ class Topology:
     def span(self, a: NodeId, b: NodeId) -> Span | None:
         return self.spans.get(pair(a, b))
 
+    def carries_all(self, link: LinkIntent) -> bool:
+        """Whether every hop of all routes of a link is ACTIVE."""
+        return all(map(self.carries, link.routes))
+
     def carries(self, route: Iterable[NodeId]) -> bool:
         """Whether every hop of a route is ACTIVE."""
         return all((span := self.span(a, b)) is not None and span.active for a, b in pairwise(route))
@@ -186,7 +190,7 @@ def _reserved(
     reserved: dict[Pair, int] = {}
     for link in links.values():
         if link.type is LinkType.VIRTUAL and link.link not in without:
-            for a, b in pairwise(link.route):
+            for a, b in (hop for route in link.routes for hop in pairwise(route)):
                 reserved[pair(a, b)] = reserved.get(pair(a, b), 0) + (link.bandwidth_bps or 0)
     for application in applications:
         backing = links.get(application.link) if application.link else None

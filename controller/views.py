@@ -15,14 +15,18 @@ from .model import (
     LinkData,
     LinkId,
     LinkIntent,
+    LinkStatus,
     LinkType,
     LinkView,
     NodeId,
     NodeRecord,
     NodeStatus,
     NodeView,
+    PathStateView,
+    PathView,
     RelayView,
 )
+from .paths import Route
 from .topology import LinkFacts, Topology, link_facts
 
 
@@ -51,6 +55,19 @@ def node_view(record: NodeRecord) -> NodeView:
     )
 
 
+def path_view(topology: Topology, route: Route) -> PathView:
+    """A route that could be taken now."""
+    spans = [topology.span(a, b) for a, b in pairwise(route.nodes)]
+    return PathView(
+        source=route.nodes[0],
+        destination=route.nodes[-1],
+        route=route.nodes,
+        names=tuple(topology.name(one) for one in route.nodes),
+        links=tuple(min(span.links) for span in spans if span),
+        free_bps=route.free_bps,
+    )
+
+
 class Views:
     """All views of one moment."""
 
@@ -61,10 +78,11 @@ class Views:
         applications: Mapping[KeyStreamId, ApplicationIntent],
         topology: Topology,
         consumption: Mapping[KeyStreamId, int] = MappingProxyType({}),
+        problems: Mapping[LinkId, str] = MappingProxyType({}),
     ) -> None:
         self._records = {one.qkdn_id: one for one in records if one.qkdn_id is not None}
         self._links, self._applications, self._topology = links, applications, topology
-        self._consumption = consumption
+        self._consumption, self._problems = consumption, problems
         self._facts = link_facts(self._records.values())
 
     # Links -----------------------------------------------------------------------------------------------------------
@@ -73,7 +91,13 @@ class Views:
         return [self.link(one) for one in self.link_ids()]
 
     def link_ids(self) -> list[LinkId]:
-        return sorted(self._facts.keys() | self._links.keys())
+        """Without components: they are shown as the paths of the link that they are for."""
+        every = self._facts.keys() | self._links.keys()
+        return sorted(one for one in every if self._owner(one) not in every)
+
+    def _owner(self, link: LinkId) -> LinkId | None:
+        facts = self._facts.get(link)
+        return next((one.component_of for one in facts.entries.values() if one.component_of), None) if facts else None
 
     def link(self, link: LinkId) -> LinkView:
         """Raises KeyError for a link that nobody wants and no node has."""
@@ -81,7 +105,8 @@ class Views:
         if intent is None and facts is None:
             raise KeyError(link)
         facts = facts or LinkFacts(link, intent.type if intent else LinkType.PHYSICAL, {})
-        route = intent.route if intent else self._walk(facts)
+        paths = self._paths(facts, intent)
+        route = intent.route if intent else paths[0].route if paths else self._walk(facts)
         source, destination = self._entry(facts, route[0]), self._entry(facts, route[-1])
         kind = intent.type if intent else facts.type
         physical = kind is LinkType.PHYSICAL
@@ -89,7 +114,7 @@ class Views:
         return LinkView(
             link=link,
             type=kind,
-            status=facts.status,
+            status=self._status(facts, intent),
             source=self._end(route[0], source),
             destination=self._end(route[-1], destination),
             route=route,
@@ -102,9 +127,28 @@ class Views:
             wavelength=source.wavelength,
             purpose=intent.purpose if intent else None,
             ends=tuple(self._levels(node, facts) for node in dict.fromkeys((route[0], route[-1]))),
-            relay=self._relay_physical(facts, route) if physical else self._relay_virtual(facts, route),
+            relay=() if paths else self._relay_physical(facts, route) if physical else self._relay_virtual(facts, route),
             apps=tuple(sorted(one.ksid for one in self._applications.values() if one.link == link)),
+            disjoint_paths=max(1, len(paths)),
+            paths=paths,
+            problem=self._problems.get(link),
         )
+
+    def _status(self, facts: LinkFacts, intent: LinkIntent | None) -> LinkStatus:
+        """What the ends say. They see that a path has broken further on only once their key is used up; here it is known."""
+        whole = intent is None or not intent.others or self._topology.carries_all(intent)
+        return LinkStatus.PASSIVE if facts.status is LinkStatus.ACTIVE and not whole else facts.status
+
+    def _paths(self, facts: LinkFacts, intent: LinkIntent | None) -> tuple[PathStateView, ...]:
+        if intent is not None:
+            return tuple(self._path(one.link, one.route) for one in intent.components())
+        names = sorted({name for one in facts.entries.values() for name in one.components})
+        return tuple(self._path(one, self._walk(self._facts[one])) for one in names if one in self._facts)
+
+    def _path(self, link: LinkId, route: tuple[NodeId, ...]) -> PathStateView:
+        facts = self._facts.get(link) or LinkFacts(link, LinkType.VIRTUAL, {})
+        status = facts.status if self._topology.carries(route) else LinkStatus.OFF
+        return PathStateView(link, route, status, self._relay_virtual(facts, route))
 
     def _entry(self, facts: LinkFacts, node: NodeId) -> LinkData:
         return facts.entries.get(node) or LinkData(facts.link)
@@ -189,6 +233,7 @@ class Views:
             qos=intent.qos,
             priority=intent.priority,
             consumed_bits=self._consumption.get(intent.ksid, 0),
+            disjoint_paths=intent.disjoint_paths,
         )
 
     def _application(self, node: NodeId, ksid: KeyStreamId) -> ApplicationData | None:
@@ -220,4 +265,5 @@ class Views:
             qos=one.qos,
             priority=one.priority,
             consumed_bits=self._consumption.get(one.ksid, 0),
+            disjoint_paths=one.disjoint_paths,
         )

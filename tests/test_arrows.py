@@ -56,6 +56,7 @@ PURE = [
     "controller/errors.py",
     "controller/topology.py",
     "controller/paths.py",
+    "controller/disjoint.py",
     "controller/plan.py",
     "controller/checks.py",
     "controller/southbound/algorithms.py",

@@ -68,24 +68,44 @@ def show(session: Session, link: str) -> None:
     help="phys: over a fibre between neighbours. virt: relayed, by a route the controller chooses.",
 )
 @click.option("--bandwidth", type=Bandwidth(), help="Rate to fill a virtual link with, in bit/s: 2500, 10k, 1.5M.")
+@click.option(
+    "--disjoint-paths",
+    "paths",
+    type=click.IntRange(1, 8),
+    metavar="K",
+    help="Relay K keys over paths that share no node between A and B; the link's key is their XOR.",
+)
 @click.option("--id", "identifier", type=click.UUID, help="Id of the new link; one is made up otherwise.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long at most until it is ACTIVE.")
 def create(
-    session: Session, a: str, b: str, kind: str, bandwidth: int | None, identifier: UUID | None, wait: float | None
+    session: Session,
+    a: str,
+    b: str,
+    kind: str,
+    bandwidth: int | None,
+    paths: int | None,
+    identifier: UUID | None,
+    wait: float | None,
 ) -> None:
     """Create a link between the nodes A and B.
 
     All nodes of the route take it, or none does. It is PENDING at first and ACTIVE once it makes key.
 
+    With --disjoint-paths 2 no single relay node knows the key. Where the network has not that many paths, the answer
+    says how many there are and which nodes they all pass through.
+
     \b
     Examples:
       qkdctl link create Quiron Quinto --bandwidth 10k
+      qkdctl link create Quiron Quinto --disjoint-paths 2
       qkdctl link create Norte Distrito --type phys --wait 30
       link=$(qkdctl link create Quiron Quinto -o json | jq -r .link)
     """
     body: dict[str, Any] = {"type": kind.upper(), "source": a, "destination": b}
     if bandwidth is not None:
         body["bandwidth_bps"] = bandwidth
+    if paths is not None:
+        body["disjoint_paths"] = paths
     if identifier is not None:
         body["link"] = str(identifier)
     value = session.controller.post("/v1/links", body)

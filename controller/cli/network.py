@@ -27,7 +27,10 @@ _group = click.Group()
 @click.argument("a", metavar="A", shell_complete=complete_node)
 @click.argument("b", metavar="B", shell_complete=complete_node)
 @click.option("--bandwidth", type=Bandwidth(), help="Rate that must be free all the way, in bit/s: 2500, 10k, 1.5M.")
-def _path(session: Session, a: str, b: str, bandwidth: int | None) -> None:
+@click.option(
+    "--disjoint-paths", "paths", type=click.IntRange(1, 8), metavar="K", help="K paths that share no node between."
+)
+def _path(session: Session, a: str, b: str, bandwidth: int | None, paths: int | None) -> None:
     """Show the route that a virtual link from A to B would take now.
 
     Changes nothing. Exits with 1, and says what is in the way, when there is none.
@@ -36,8 +39,9 @@ def _path(session: Session, a: str, b: str, bandwidth: int | None) -> None:
     Examples:
       qkdctl path Quiron Quinto
       qkdctl path Quiron Distrito --bandwidth 50k
+      qkdctl path Quiron Distrito --disjoint-paths 2
     """
-    value = session.controller.get("/v1/path", source=a, destination=b, bandwidth_bps=bandwidth)
+    value = session.controller.get("/v1/path", source=a, destination=b, bandwidth_bps=bandwidth, disjoint_paths=paths)
     session.show(value, views.path)
 
 

@@ -90,23 +90,37 @@ def usable(link: Value) -> int | None:
 def links(values: list[Value]) -> Parts:
     short = ShortIds(one["link"] for one in values)
     columns = ("LINK", "TYPE", "STATUS", "ENDS", ">HOPS", ">KEY RATE", ">DEMAND", ">USABLE KEY", ">QBER", ">LOSS", ">APPS")
+    more = (">PATHS", "PROBLEM")
     rows = tuple(
         (
             short(one["link"]),
             one["type"],
             one["status"],
             ends(one),
-            str(max(len(one["route"]) - 1, 1)),
+            str(max(*(len(path) - 1 for path in _routes(one)), 1)),
             rate(one["skr_bps"]),
             rate(one["expected_consumption_bps"]),
             bits(usable(one)),
             percent(one["qber"]),
             decibel(one["attenuation_db"]),
             str(len(one["apps"])),
+            str(one.get("disjoint_paths", 1)),
+            one.get("problem") or "",
         )
         for one in values
     )
-    yield Grid(columns, rows, empty="There are no links.")
+    yield _without((*columns, *more), rows, {">PATHS": "1", "PROBLEM": ""}, "There are no links.")
+
+
+def _without(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...], usual: Mapping[str, str], empty: str) -> Grid:
+    """A table without the columns of which all rows say the usual."""
+    kept = [at for at, name in enumerate(columns) if any(row[at] != usual.get(name) for row in rows) or name not in usual]
+    return Grid(tuple(columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows), empty=empty)
+
+
+def _routes(link: Value) -> list[list[str]]:
+    """The routes of a link: one, or as many as it has node-disjoint paths."""
+    return [one["route"] for one in link.get("paths") or (link,)]
 
 
 def route(nodes: Iterable[str], names: Names) -> str:
@@ -119,7 +133,8 @@ def link(value: Value, names: Names) -> Parts:
         ("link", value["link"]),
         ("type", value["type"]),
         ("status", value["status"]),
-        ("route", route(value["route"], names)),
+        ("problem", value.get("problem")),
+        *_named_routes(value, names),
         ("interfaces", _interfaces(value)),
         ("key rate", rate(value["skr_bps"])),
         ("available", rate(value["eskr_bps"])),
@@ -136,6 +151,14 @@ def link(value: Value, names: Names) -> Parts:
     if value["relay"]:
         yield from ("", "Relay: one-time pad spent at each hop, key held on the way")
         yield relay(value, names)
+    for at, path in enumerate(value.get("paths") or (), 1):
+        yield from ("", f"Path {at} is {path['status']}: its share of the key, one-time pad spent at each hop")
+        yield relay(path, names)
+
+
+def _named_routes(value: Value, names: Names) -> list[tuple[str, str]]:
+    routes = [route(one, names) for one in _routes(value)]
+    return [("route" if len(routes) == 1 else f"path {at}", one) for at, one in enumerate(routes, 1)]
 
 
 def _known(value: Any, form: Any) -> str | None:
@@ -217,6 +240,7 @@ def app(value: Value, names: Names) -> Parts:
         ("client applications", ", ".join(value["client_app_ids"])),
         ("nodes", _between(value)),
         ("route", route(value["route"], names) or "none at present"),
+        ("disjoint paths", str(paths) if (paths := value.get("disjoint_paths", 1)) > 1 else None),
         ("links", ", ".join(value["links"])),
         ("consumed", bits(value["consumed_bits"])),
         ("priority", str(value.get("priority", 0))),
@@ -233,6 +257,13 @@ def app(value: Value, names: Names) -> Parts:
 
 
 def path(value: Value) -> Parts:
+    yield from _one_path(value)
+    for other in value.get("others") or ():
+        yield ""
+        yield from _one_path(other)
+
+
+def _one_path(value: Value) -> Parts:
     short = ShortIds(value["links"])
     yield ARROW.join(value["names"])
     yield f"free on all of it: {rate(value['free_bps'])}"
@@ -294,7 +325,7 @@ def _virtual(values: list[Value], names: Names) -> Grid:
         (
             short(one["link"]),
             one["status"],
-            route(one["route"], names),
+            " with ".join(route(each, names) for each in _routes(one)),
             rate(one["skr_bps"]),
             bits(usable(one)),
             str(len(one["apps"])),

@@ -15,7 +15,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ..checks import NodeCheck
-from ..model import AppView, Event, HealthView, LinkType, LinkView, NodeView, PathView, TopologyView
+from ..model import MAX_DISJOINT_PATHS, AppView, Event, HealthView, LinkType, LinkView, NodeView, PathView, TopologyView
 from ..service import Network
 from .guard import Guard
 from .replies import add_handlers, reply
@@ -47,6 +47,13 @@ class LinkRequest(BaseModel):
         None, gt=0, lt=2**63, strict=True, description="rate a virtual link shall be filled with"
     )
     link: UUID | None = Field(None, description="id of the link; made up when left out")
+    disjoint_paths: int = Field(
+        1,
+        ge=1,
+        le=MAX_DISJOINT_PATHS,
+        strict=True,
+        description="key of a virtual link is the XOR of as many, each relayed over nodes that no other passes",
+    )
 
 
 class ClientsRequest(BaseModel):
@@ -139,6 +146,7 @@ def _link_routes(network: Network) -> APIRouter:
             wanted.destination,
             wanted.bandwidth_bps,
             None if wanted.link is None else str(wanted.link),
+            wanted.disjoint_paths,
         )
         return reply(made, HTTPStatus.CREATED, {"Location": f"/v1/links/{made.link}"})
 
@@ -178,8 +186,10 @@ def _network_routes(network: Network, heartbeat_seconds: float) -> APIRouter:
         source: Annotated[str, Query(min_length=1)],
         destination: Annotated[str, Query(min_length=1)],
         bandwidth_bps: Annotated[int, Query(ge=0, lt=2**63, description="rate that must be free all the way")] = 0,
+        disjoint_paths: Annotated[int, Query(ge=1, le=MAX_DISJOINT_PATHS, description="so many node-disjoint ones")] = 1,
     ) -> JSONResponse:
-        return reply(await network.path(source, destination, bandwidth_bps))
+        """With several paths `others` has all but the first."""
+        return reply(await network.path(source, destination, bandwidth_bps, disjoint_paths))
 
     @router.get("/topology", summary="Nodes, links and applications as of one moment", responses=_says(TopologyView))
     async def topology() -> JSONResponse:

@@ -82,6 +82,9 @@ def _link(entry: etree._Element, link: LinkData) -> None:
         _leaf(entry, "phys_channel_att", _decimal(link.attenuation_db))
         _leaf(entry, "phys_wavelength", link.wavelength)
         _identity(entry, "phys_qkd_role", link.role)
+    for component in link.components:
+        _leaf(entry, "components", component, EXTENSIONS)
+    _leaf(entry, "component_of", link.component_of, EXTENSIONS)
     if link.remote_lkms is not None:
         remote = _sub(entry, "remote_lkms", EXTENSIONS)
         _leaf(remote, "address", link.remote_lkms.address, EXTENSIONS)
@@ -100,6 +103,8 @@ def _application(entry: etree._Element, application: ApplicationData) -> None:
         _leaf(entry, "backing_qkdl_id", link)
     _leaf(entry, "local_qkdn_id", application.local_node)
     _leaf(entry, "remote_qkdn_id", application.remote_node)
+    if application.disjoint_paths > 1:
+        _leaf(entry, "disjoint_paths", application.disjoint_paths, EXTENSIONS)
     if application.admission is not Admission.ADMITTED:
         _leaf(entry, "admission", application.admission, EXTENSIONS)
         _leaf(entry, "admission_reason", application.admission_reason, EXTENSIONS)

@@ -159,6 +159,8 @@ def _link(one: Reader) -> LinkData:
         wavelength=one.text("phys_wavelength"),
         role=one.member("phys_qkd_role", Role),
         remote_lkms=one.address("x:remote_lkms"),
+        components=tuple(sorted(LinkId(each) for each in one.uuids("x:components"))),
+        component_of=LinkId(owner) if (owner := one.uuid("x:component_of")) else None,
         skr_bps=one.count("qkdl_performance/skr"),
         eskr_bps=one.count("qkdl_performance/eskr"),
         expected_consumption_bps=one.count("qkdl_performance/expected_consumption"),
@@ -189,6 +191,7 @@ def _application(one: Reader) -> ApplicationData:
         remote_node=one.node("remote_qkdn_id"),
         admission=_admission(one.text("x:admission")),
         admission_reason=one.text("x:admission_reason"),
+        disjoint_paths=one.number("x:disjoint_paths") or 1,
         periods=tuple(
             sorted((end.text("end_time") or "", end.count("consumed_bits")) for end in one.all("app_statistics/statistics"))
         ),

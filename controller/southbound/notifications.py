@@ -13,7 +13,7 @@ from .nodedata import EXTENSIONS, NODE, Reader, read_qos
 
 @dataclass(frozen=True, slots=True)
 class ApplicationNew:
-    """`sdqkdn_application_new`; `ksid` and `open_timeout_ms` are extensions."""
+    """`sdqkdn_application_new`; `ksid`, `open_timeout_ms` and `disjoint_paths` are extensions."""
 
     server_app_id: str
     client_app_ids: tuple[str, ...]
@@ -21,6 +21,7 @@ class ApplicationNew:
     ksid: KeyStreamId | None = None
     priority: int = 0
     open_timeout_ms: int | None = None
+    disjoint_paths: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def _application(kind: str, reader: Reader) -> Notification | None:
             ksid=ksid or None,
             priority=body.count("app_priority"),
             open_timeout_ms=body.number("x:open_timeout"),
+            disjoint_paths=body.number("x:disjoint_paths") or 1,
         )
     if kind == "application_qos_update" and ksid:
         return ApplicationQosUpdate(ksid, read_qos(body), body.count("app_priority"))

@@ -107,17 +107,17 @@ def test_a_virtual_link_with_room_is_shared() -> None:
 
 def test_a_new_virtual_link_is_as_wide_as_can_be_had() -> None:
     route = (node(1), node(2), node(3))
-    assert chosen(LINE, [], []) == MakeLink(Route(route, 5_000), 1000)
+    assert chosen(LINE, [], []) == MakeLink((Route(route, 5_000),), 1000)
     wide = graph((1, 2, 50_000), (2, 3, 50_000))
-    assert chosen(wide, [], []) == MakeLink(Route(route, 50_000), 10_000)
-    assert chosen(wide, [], [], Qos(min_bandwidth_bps=20_000)) == MakeLink(Route(route, 50_000), 20_000)
+    assert chosen(wide, [], []) == MakeLink((Route(route, 50_000),), 10_000)
+    assert chosen(wide, [], [], Qos(min_bandwidth_bps=20_000)) == MakeLink((Route(route, 50_000),), 20_000)
 
 
 def test_a_broken_virtual_link_takes_nobody() -> None:
     broken = graph((1, 2, 9000), (2, 3, 9000), (1, 4, 9000), (3, 4, 9000), down=[(2, 3)])
     answer = chosen(broken, [virtual(9, 1, 2, 3, purpose=Purpose.OPERATOR)], [])
     assert isinstance(answer, MakeLink)
-    assert answer.route.nodes == (node(1), node(4), node(3))
+    assert answer.routes[0].nodes == (node(1), node(4), node(3))
 
 
 def test_what_an_application_is_told() -> None:

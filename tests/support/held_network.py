@@ -295,8 +295,11 @@ class HeldNetwork:
         destination: str,
         bandwidth_bps: int | None = None,
         link: str | None = None,
+        disjoint_paths: int = 1,
     ) -> LinkView:
         self._fail()
+        if disjoint_paths > 1:
+            raise NoRoute(source, destination, f"only 1 node-disjoint route, {disjoint_paths} were asked for")
         ends = [await self.node(one) for one in (source, destination)]
         if ends[0] == ends[1]:
             raise NoRoute(source, destination, "both ends are the same node")
@@ -331,7 +334,7 @@ class HeldNetwork:
         self._apps = [shared if one == found else one for one in self._apps]
         return shared
 
-    async def path(self, source: str, destination: str, bandwidth_bps: int = 0) -> PathView:
+    async def path(self, source: str, destination: str, bandwidth_bps: int = 0, disjoint_paths: int = 1) -> PathView:
         a, b = await self.node(source), await self.node(destination)
         if bandwidth_bps > 800_000:
             raise NoRoute(a.name, b.name, f"no link has {bandwidth_bps} bit/s free")

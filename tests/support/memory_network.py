@@ -197,11 +197,17 @@ class Story:
         return {one.type for one in await self.events()}
 
     def register(
-        self, here: int, there: int, ksid: KeyStreamId | None = None, name: str = "app", qos: Qos | None = None
+        self,
+        here: int,
+        there: int,
+        ksid: KeyStreamId | None = None,
+        name: str = "app",
+        qos: Qos | None = None,
+        disjoint_paths: int = 1,
     ) -> Registration:
         """OPEN_CONNECT at a node, as its agent tells it."""
         mine, other = uri(here, name), uri(there, name)
-        self.service.notified(f"N{here}", ApplicationNew(mine, (other,), qos or Qos(), ksid))
+        self.service.notified(f"N{here}", ApplicationNew(mine, (other,), qos or Qos(), ksid, disjoint_paths=disjoint_paths))
         return Registration(node(here), mine, (other,))
 
     def close(self, here: int, ksid: KeyStreamId) -> None:

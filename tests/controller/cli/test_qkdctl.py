@@ -9,6 +9,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 from held_network import FIRST, KSID, NODES, SECOND, VIRTUAL, Served
 
 from qswitch.controller.cli.main import main
+from qswitch.controller.model import LinkStatus, PathStateView
 
 type Run = Callable[..., Result]
 
@@ -127,6 +129,20 @@ def test_a_node_is_shown_with_all_that_belongs_to_it(run: Run) -> None:
     for part in (NODES["Quiron"], "127.0.0.1:8301", "TRANSCEIVER", "aaaaaaaa", "bbbbbbbb", "3f1b8f9e"):
         assert part in text
     assert "Quijote-Quinto" not in text
+
+
+def test_a_link_over_disjoint_paths_is_shown_path_by_path(run: Run, served: Served) -> None:
+    view = served.network._links[-1]
+    short = (view.route[0], view.route[-1])
+    paths = (PathStateView(FIRST, view.route, LinkStatus.ACTIVE), PathStateView(SECOND, short, LinkStatus.OFF))
+    served.network._links[-1] = replace(view, paths=paths, disjoint_paths=2, relay=(), problem="only 1 node-disjoint route")
+    shown = run("link", "show", view.link).stdout
+    assert "path 1       Quiron → Quijote → Quinto\npath 2       Quiron → Quinto\n" in shown
+    assert "problem      only 1 node-disjoint route" in shown
+    assert "Path 2 is OFF: its share of the key" in shown
+    header, *_, last = run("link", "list").stdout.splitlines()
+    assert header.split()[-2:] == ["PATHS", "PROBLEM"]
+    assert last.split("  ")[-2].strip() == "2"
 
 
 def test_an_application_is_shown_with_its_quality_of_service(run: Run) -> None:
@@ -343,6 +359,7 @@ def test_ends_that_two_links_have_are_not_enough(run: Run) -> None:
         ("path Quiron Quinto --bandwidth 900k", "no link has 900000 bit/s free"),
         (f"link delete {VIRTUAL}", "1 application uses it"),
         ("link create Quiron Quiron", "both ends are the same node"),
+        ("link create Quiron Quinto --disjoint-paths 2", "only 1 node-disjoint route, 2 were asked for"),
     ],
 )
 def test_a_refusal_is_one_line_and_exit_status_1(run: Run, arguments: str, words: str) -> None:
@@ -355,7 +372,15 @@ def test_a_refusal_is_one_line_and_exit_status_1(run: Run, arguments: str, words
 
 @pytest.mark.parametrize(
     "arguments",
-    ["node", "nothing", "node show", "link create Quiron", "link create A B --bandwidth 10q", "link create A B --type x"],
+    [
+        "node",
+        "nothing",
+        "node show",
+        "link create Quiron",
+        "link create A B --bandwidth 10q",
+        "link create A B --disjoint-paths 9",
+        "link create A B --type x",
+    ],
 )
 def test_wrong_usage_is_exit_status_2(run: Run, arguments: str) -> None:
     result = run(*arguments.split())

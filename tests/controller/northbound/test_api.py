@@ -135,6 +135,8 @@ BAD_LINKS: list[tuple[dict[str, Any], str]] = [
     ({**GOOD, "bandwidth_bps": "10k"}, "bandwidth_bps"),
     ({**GOOD, "bandwidth_bps": 2**63}, "bandwidth_bps"),
     ({**GOOD, "link": "not-a-uuid"}, "link"),
+    ({**GOOD, "disjoint_paths": 0}, "disjoint_paths"),
+    ({**GOOD, "disjoint_paths": "2"}, "disjoint_paths"),
     ({**GOOD, "bandwith_bps": 10}, "bandwith_bps"),
 ]
 
