@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from qswitch import yang
+
 from .errors import InvalidValue
 from .model import (
     ApplicationConfig,
@@ -23,6 +25,8 @@ from .model import (
     Performance,
     Role,
 )
+
+MAX_COMPONENTS = 8
 
 
 class Activity(Enum):
@@ -142,6 +146,14 @@ def _check_physical(link: LinkConfig, node: Configuration, interfaces: Mapping[I
 
 
 def _check_virtual(link: LinkConfig, node: Configuration) -> None:
+    if link.components:
+        _check_components(link, node)
+        return
+    if link.component_of is not None and not is_relay(link):
+        owner = node.links.get(link.component_of)
+        if owner is None or link.link not in owner.components:
+            rule = "the link that this one is a component of names it among its components"
+            raise InvalidValue(leaf(link.link, f"{yang.EXTENSIONS}:component_of"), link.component_of, rule)
     if link.previous_hop is None and link.next_hop is None:
         raise InvalidValue(leaf(link.link, "virt_next_hop"), "", "a virtual link has a next or a previous hop")
     for name, hop in (("virt_prev_hop", link.previous_hop), ("virt_next_hop", link.next_hop)):
@@ -150,6 +162,25 @@ def _check_virtual(link: LinkConfig, node: Configuration) -> None:
     if is_relay(link) and not node.relay_mode:
         rule = "this node does not relay (key_relay_mode_enable is false)"
         raise InvalidValue(leaf(link.link, "virt_next_hop"), str(link.next_hop), rule)
+
+
+def _check_components(link: LinkConfig, node: Configuration) -> None:
+    """A link over several paths, at one of its ends. That no node between is on two of them only the controller can see;
+    what can be seen from here is that they leave to different neighbours."""
+    path = leaf(link.link, f"{yang.EXTENSIONS}:components")
+    if not 2 <= len(link.components) <= MAX_COMPONENTS:
+        raise InvalidValue(path, ", ".join(link.components), f"a link has from 2 to {MAX_COMPONENTS} components")
+    if link.previous_hop is not None or link.next_hop is not None or link.component_of is not None:
+        raise InvalidValue(path, ", ".join(link.components), "a link with components has no hops, and is none itself")
+    parts = {name: one for name in link.components if (one := node.links.get(name)) is not None}
+    for name in link.components:
+        if (one := parts.get(name)) is None or one.type is not LinkType.VIRTUAL or one.component_of != link.link:
+            raise InvalidValue(path, name, "a component is a virtual link that says what it is a component of")
+        if is_relay(one) or one.components or one.remote_node != link.remote_node:
+            raise InvalidValue(path, name, "a component joins the same two nodes")
+    for hops in ([one.next_hop for one in parts.values()], [one.previous_hop for one in parts.values()]):
+        if set(hops) != {None} and (None in hops or len(set(hops)) < len(hops)):
+            raise InvalidValue(path, ", ".join(link.components), "components go the same way, over different neighbours")
 
 
 # Rates ---------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@
 tries again after failures: a slow or broken device never holds up an edit or another link. Decisions are in `link_rules.py`.
 
 A virtual link runs, at its ends, while usable key is there or some came in lately (a full pool takes none in, so both are
-asked); at a relay node, while physical links to both neighbouring hops are ACTIVE.
+asked); at a relay node, while physical links to both neighbouring hops are ACTIVE. A link over several paths runs while all
+of them do.
 """
 
 import asyncio
@@ -333,7 +334,8 @@ class LinkTable:
     def _sample(self, have: _Link, now: float) -> None:
         totals = self._keys.relay_totals(have.link)
         have.pads.sample(totals.pad_bits, now)
-        came = totals.relayed_bits if is_relay(have.config) else self._keys.levels(have.link).generated_bits
+        passes_on = is_relay(have.config) or have.config.component_of is not None
+        came = totals.relayed_bits if passes_on else self._keys.levels(have.link).generated_bits
         if have.config.type is LinkType.VIRTUAL and have.refill.sample(came, now):
             have.filled_at = now
 
@@ -344,9 +346,20 @@ class LinkTable:
             up = self._hop_is_up(have.config.previous_hop) and self._hop_is_up(have.config.next_hop)
             self._step(have, LinkEvent.RUNS if up else LinkEvent.STOPS, "both hops are up" if up else "a hop is down")
         else:
-            usable = self._keys.levels(have.link).usable_bits if have.known else 0
-            runs = usable > 0 or now - have.filled_at < FRESH_SECONDS
-            self._step(have, LinkEvent.RUNS if runs else LinkEvent.STOPS, "key arrives" if runs else "no key arrives")
+            runs, reason = self._end_runs(have, now)
+            self._step(have, LinkEvent.RUNS if runs else LinkEvent.STOPS, reason)
+
+    def _end_runs(self, have: _Link, now: float) -> tuple[bool, str]:
+        """Whether a virtual link runs at an end of it, and why. One over several paths does while all of them do."""
+        if have.config.component_of is not None and not self._hop_is_up(have.config.next_hop or have.config.previous_hop):
+            return False, "a hop is down"
+        parts = [self._links.get(one) for one in have.config.components]
+        if not all(one is not None and one.activity is Activity.RUNNING for one in parts):
+            return False, "not all paths bring key"
+        link = have.config.component_of or have.link  # a full store takes in no more shares
+        usable = self._keys.levels(link).usable_bits if have.known else 0
+        runs = usable > 0 or now - have.filled_at < FRESH_SECONDS
+        return runs, "key arrives" if runs else "no key arrives"
 
     def _hop_is_up(self, hop: NodeId | None) -> bool:
         return any(

@@ -289,6 +289,7 @@ class Relay(Message, frozen=True, tag="relay"):
     """Key of a virtual link on one hop: the blocks one after the other, XOR a pad, with a one-time tag over all of it.
 
     `pad` names the octets of the link between the two nodes of this hop: 32 for the tag, then one for each octet of key.
+    With `shares` above 1 it is no key but one of so many shares, which make key together.
     """
 
     link: Id
@@ -297,6 +298,7 @@ class Relay(Message, frozen=True, tag="relay"):
     pad: Sequence[Segment]
     ciphertext: bytes
     tag: bytes
+    shares: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
 
 
 class RelayNack(Message, frozen=True, tag="relay-nack"):
@@ -393,7 +395,7 @@ def alloc_header(message: KeyAlloc) -> bytes:
 
 def relay_header(message: Relay) -> bytes:
     """What the tag of a relay message covers beside its ciphertext."""
-    return _encoder.encode((message.link, message.hops, message.blocks, message.pad))
+    return _encoder.encode((message.link, message.hops, message.blocks, message.pad, message.shares))
 
 
 class Codec:

@@ -47,6 +47,7 @@ PURE = [
     "agent/lkms/pool.py",
     "agent/lkms/ranges.py",
     "agent/lkms/relay.py",
+    "agent/lkms/shares.py",
     "agent/lkms/otp.py",
     "agent/lkms/streams.py",
     "agent/lkms/tags.py",

@@ -172,7 +172,9 @@ class Core(ABC):
 
 
 def far_end(link: LinkConfig) -> NodeId | None:
-    """The node that has the link's key as well; None on a relay node, which has none."""
+    """The node that has the link's key as well; None on a relay node, and of what only brings shares of another link's."""
+    if link.component_of is not None:
+        return None
     if link.type is LinkType.VIRTUAL and link.previous_hop is not None and link.next_hop is not None:
         return None
     return link.remote_node

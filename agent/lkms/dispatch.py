@@ -147,6 +147,7 @@ class Dispatch(Core, ABC):
                 pool.have(message, self._now())
             case Lost():
                 pool.lost(message)
+                self._relays.on_lost(message)
             case Want():
                 pool.wanted()
             case Give():

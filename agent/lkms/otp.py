@@ -52,6 +52,13 @@ def check(key: Key, header: bytes, body: bytes, tag: bytes) -> None:
         raise BadTag("tag does not match") from error
 
 
+def added(one: Key, other: Key) -> Key:
+    """The XOR of two keys of the same length; both stay."""
+    if len(one) != len(other):
+        raise ValueError(f"keys of {len(one)} and {len(other)} octets")
+    return Key(bytearray(_xor(one.view(), other.view())))
+
+
 def _split(pad: Key, length: int) -> memoryview:
     if len(pad) != TAG_KEY + length:
         raise ValueError(f"pad of {len(pad)} octets for {length} octets of payload")

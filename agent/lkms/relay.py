@@ -9,20 +9,28 @@ nothing is negotiated. They are written down as used before the message leaves, 
 of it, and stay used when the message fails. A node in between holds the key in memory only, from one message to the
 next, longer only while it waits for pads; then it refuses the batch, and the nodes before it pass that on to the
 source, which burns it.
+
+A link with components has no route of its own. Its source makes one fresh share of every block for each component and
+sends them at the same time, pads for all of them or for none; its key is their XOR. A component relays shares under the
+numbers of that link's blocks and has no pool; the destination adds the shares up (shares.py), and from then on all is as
+with one route.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from qswitch.protocol.lkms import AnyMessage, Relay, RelayNack, Segment, relay_header
+from qswitch.protocol.lkms import AnyMessage, Lost, Relay, RelayNack, Segment, relay_header
 
 from ..errors import PeerViolation
 from ..model import LinkConfig, LinkId, LinkStatus, NodeId
 from .keys import Key
-from .otp import TAG_KEY, BadTag, seal, unseal
+from .otp import TAG_KEY, BadTag, added, seal, unseal
 from .pool import Pool, Refused
+from .ranges import Ranges, pack
+from .shares import Shares
 
 BLOCK = 4096
 BATCH_BLOCKS = 4
@@ -52,6 +60,10 @@ class LinkTotals:
     failures: int = 0
 
 
+Leg = tuple[LinkId, NodeId]
+"""What the source sends of a link, and where: (link or component, next hop)."""
+
+
 @dataclass(slots=True)
 class Parcel:
     """Key in transit that waits for pads to the next hop."""
@@ -62,6 +74,7 @@ class Parcel:
     blocks: tuple[tuple[int, int], ...]
     key: Key
     since: float
+    shares: int = 1
 
 
 @dataclass(slots=True)
@@ -95,6 +108,7 @@ class Relays:
     totals: dict[LinkId, LinkTotals] = field(default_factory=dict)
     lines: dict[LinkId, Line] = field(default_factory=dict)
     queues: dict[NodeId, deque[Parcel]] = field(default_factory=dict)
+    shares: dict[LinkId, Shares] = field(default_factory=dict)
     reserved: Mapping[LinkId, int] = field(default_factory=dict)  # octets of a link that pads must leave to its streams
     pause_seconds: float = 1.0
 
@@ -104,8 +118,18 @@ class Relays:
         """New hops hold from the next batch on."""
         if (line := self.lines.get(route.link)) is None or line.route != route:
             self.lines[route.link] = Line(route)
+        components = frozenset(route.components)
+        if (shares := self.shares.get(route.link)) is not None and shares.components != components:
+            self._forget_shares(route.link)
+        if components:
+            self.shares.setdefault(route.link, Shares(components))
+
+    def _forget_shares(self, link: LinkId) -> None:
+        if (shares := self.shares.pop(link, None)) is not None:
+            self._give_up(link, shares.wipe())
 
     def remove(self, link: LinkId) -> None:
+        self._forget_shares(link)
         self.lines.pop(link, None)
         self.totals.pop(link, None)
         for queue in self.queues.values():
@@ -118,10 +142,14 @@ class Relays:
             for parcel in queue:
                 parcel.key.wipe()
         self.queues.clear()
+        for shares in self.shares.values():
+            shares.wipe()
 
     def held(self, link: LinkId) -> int:
         """Octets of a link's key that are in this node's memory on their way."""
-        return sum(len(one.key) for queue in self.queues.values() for one in queue if one.link == link)
+        shares = self.shares.get(link)
+        waiting = sum(len(one.key) for queue in self.queues.values() for one in queue if one.link == link)
+        return waiting + (shares.held if shares is not None else 0)
 
     def total(self, link: LinkId) -> LinkTotals:
         return self.totals.setdefault(link, LinkTotals())
@@ -132,24 +160,27 @@ class Relays:
         """Key in transit first, then what this node is the source of: one batch per link in turn."""
         for neighbour in list(self.queues):
             self._pump(neighbour, now)
-        busy = [line for line in self.lines.values() if self._is_source(line)]
+        for link, shares in self.shares.items():
+            self._give_up(link, shares.late(now, self.wait_seconds))
+        busy = [line for line in self.lines.values() if line.route.component_of is None and self._legs(line)]
         while busy:
             busy = [line for line in busy if self._fill_one(line, now)]
 
-    @staticmethod
-    def _is_source(line: Line) -> bool:
-        route = line.route
-        runs = route.enabled and route.status is not LinkStatus.OFF
-        return runs and route.previous_hop is None and route.next_hop is not None
+    def _legs(self, line: Line) -> list[Leg]:
+        """Where the source sends what it makes for a link: over its route, or over all its components. Nowhere, at other
+        nodes, or while one of them is missing or switched off."""
+        parts = line.route.components or (line.route.link,)
+        routes = [part.route for one in parts if (part := self.lines.get(one)) is not None]
+        legs = [(one.link, hop) for one in routes if _starts(one) and (hop := one.next_hop) is not None]
+        return legs if len(legs) == len(parts) and _runs(line.route) else []
 
     def _fill_one(self, line: Line, now: float) -> bool:
         """Sends one batch; False when there is nothing to do now, or nothing to do it with."""
-        pool = self.pools.get(line.route.link)
-        next_hop = line.route.next_hop
-        if pool is None or next_hop is None or now < line.paused_until or not self.reachable(next_hop):
+        pool, legs = self.pools.get(line.route.link), self._legs(line)
+        if pool is None or now < line.paused_until or not all(self.reachable(hop) for _, hop in legs):
             return False
         if not pool.synced:
-            self._begin(line, pool, next_hop, now)
+            self._begin(line, pool, legs, now)
             return False
         held, on_the_way = pool.counts()
         self._turn_window(line, on_the_way, now)
@@ -160,23 +191,27 @@ class Relays:
         count = min(BATCH_BLOCKS, pool.capacity - held, line.window - on_the_way)
         if not line.filling or count <= 0:
             return False
-        while count and self._pads_short(next_hop, TAG_KEY + count * BLOCK, ask=count == 1):
+        while count and self._any_short(legs, TAG_KEY + count * BLOCK, ask=count == 1):
             count -= 1
         if not count:
             return False
         line.round = now if line.round is None else line.round
-        self._make(line.route.link, next_hop, pool.next_numbers(count))
+        self._make(line.route.link, legs, pool.next_numbers(count))
         return True
 
-    def _begin(self, line: Line, pool: Pool, next_hop: NodeId, now: float) -> None:
+    def _begin(self, line: Line, pool: Pool, legs: list[Leg], now: float) -> None:
         """Two blocks ahead of all agreement, one for each end, where an end has no key to tag its messages with.
 
         A relay message is authentic by itself. The session with the far end is up: its Offer came.
         """
         room = pool.counts()[0] + 2 <= pool.capacity
-        if pool.heard and room and self.mute(pool) and not self._pads_short(next_hop, TAG_KEY + 2 * BLOCK):
+        if pool.heard and room and self.mute(pool) and not self._any_short(legs, TAG_KEY + 2 * BLOCK, ask=True):
             line.paused_until = now + self.pause_seconds
-            self._make(line.route.link, next_hop, pool.next_numbers(2, both=True))
+            self._make(line.route.link, legs, pool.next_numbers(2, both=True))
+
+    def _any_short(self, legs: list[Leg], octets: int, ask: bool) -> bool:
+        """Whether any leg lacks pads; all that do are asked for."""
+        return True in [self._pads_short(hop, octets, ask) for _, hop in legs]
 
     def _turn_window(self, line: Line, on_the_way: int, now: float) -> None:
         if line.round is None or on_the_way:
@@ -187,14 +222,28 @@ class Relays:
             line.window = max(1, line.window // 2)
         line.round = None
 
-    def _make(self, link: LinkId, next_hop: NodeId, numbers: Iterable[int]) -> None:
-        payload, blocks = Key(bytearray()), []
+    def _make(self, link: LinkId, legs: list[Leg], numbers: Iterable[int]) -> None:
+        payloads, blocks = [Key(bytearray()) for _ in legs], []
         for number in numbers:
-            key = Key(self.random(BLOCK))
-            payload.append(key.take(0, BLOCK))
+            self.made(link, number, self._draw(payloads))
             blocks.append((number, BLOCK))
-            self.made(link, number, key)
-        self._pass_on(link, next_hop, 0, tuple(blocks), payload)
+        pads = sum(
+            self._pass_on(part, hop, 0, tuple(blocks), payload, len(legs))
+            for (part, hop), payload in zip(legs, payloads, strict=True)
+        )
+        if len(legs) > 1:
+            self._count(link, len(blocks) * BLOCK, pads)
+
+    def _draw(self, payloads: list[Key]) -> Key:
+        """A new block: the XOR of a fresh share for each of the payloads, at the end of which the shares are put."""
+        block = Key(bytearray(BLOCK))
+        for payload in payloads:
+            share = Key(self.random(BLOCK))
+            whole = added(block, share)
+            block.wipe()
+            block = whole
+            payload.append(share)
+        return block
 
     # Every hop -----------------------------------------------------------------------------------------------------------
 
@@ -210,18 +259,24 @@ class Relays:
         """Physical links to a neighbour: those that nothing is relayed on."""
         return [pool for link, pool in self.pools.items() if pool.remote == neighbour and link not in self.lines]
 
-    def _pass_on(self, link: LinkId, next_hop: NodeId, hops: int, blocks: tuple[tuple[int, int], ...], key: Key) -> None:
-        """Pads, sends and wipes. To be called when there are pads enough."""
+    def _pass_on(
+        self, link: LinkId, next_hop: NodeId, hops: int, blocks: tuple[tuple[int, int], ...], key: Key, shares: int
+    ) -> int:
+        """Pads, sends and wipes; the octets of pad it cost. To be called when there are pads enough."""
         pad, segments = self._take_pads(link, next_hop, TAG_KEY + len(key), blocks)
-        bare = Relay(link, hops, blocks, segments, b"", b"")
+        bare = Relay(link, hops, blocks, segments, b"", b"", shares)
         ciphertext, tag = seal(pad, relay_header(bare), key)
-        self.send(next_hop, Relay(link, hops, blocks, segments, ciphertext, tag))
-        total = self.total(link)
-        total.relayed += len(key)
-        total.pads += len(pad)
-        self.journal.relay_totals(link, total)
+        self.send(next_hop, Relay(link, hops, blocks, segments, ciphertext, tag, shares))
+        self._count(link, len(key), len(pad))
         pad.wipe()
         key.wipe()
+        return len(pad)
+
+    def _count(self, link: LinkId, relayed: int, pads: int) -> None:
+        total = self.total(link)
+        total.relayed += relayed
+        total.pads += pads
+        self.journal.relay_totals(link, total)
 
     def _take_pads(
         self, link: LinkId, next_hop: NodeId, octets: int, blocks: tuple[tuple[int, int], ...]
@@ -232,15 +287,10 @@ class Relays:
             if share and (taken := pool.allocate(share, "relay", _consumer(link, self.local, next_hop, blocks))):
                 pad.append(taken.key)
                 segments += taken.segments
-                self._count_pads(pool.link, share)
+                self._count(pool.link, 0, share)
         if len(pad) != octets:
             raise AssertionError("pads were counted wrongly")
         return pad, tuple(segments)
-
-    def _count_pads(self, link: LinkId, octets: int) -> None:
-        total = self.total(link)
-        total.pads += octets
-        self.journal.relay_totals(link, total)
 
     def on_relay(self, sender: NodeId, message: Relay, now: float) -> None:
         """Takes a batch one hop further, or in. Raises PeerViolation for one that its sender cannot have meant."""
@@ -279,35 +329,73 @@ class Relays:
                 raise Refused(f"no link {link} between the two nodes")
             taken = pool.claim(segments, "relay", consumer)
             pad.append(taken.key)
-            self._count_pads(link, sum(segment.length for segment in segments))
+            self._count(link, 0, sum(segment.length for segment in segments))
         return pad
 
     def _open(self, sender: NodeId, message: Relay, pad: Key) -> Key:
         line = self.lines.get(LinkId(message.link))
         if line is None or line.route.previous_hop != sender:
             raise Refused("the route does not come this way")
+        if line.route.next_hop is None and message.shares != self._expected(line):
+            raise Refused("the two ends do not agree on how many shares make the key")
         if sum(size for _, size in message.blocks) != len(message.ciphertext):
             raise BadTag("blocks and ciphertext differ in length")
         return unseal(pad, relay_header(message), message.ciphertext, message.tag)
+
+    def _expected(self, line: Line) -> int:
+        """How many shares make the key that this line brings to its destination; 0 where nobody knows."""
+        owner, link = line.route.component_of, line.route.link
+        if owner is None:
+            return 1
+        shares = self.shares.get(owner)
+        return len(shares.components) if shares is not None and link in shares.components else 0
 
     def _forward(self, sender: NodeId, message: Relay, key: Key, now: float) -> None:
         link = LinkId(message.link)
         next_hop = self.lines[link].route.next_hop
         blocks = tuple((number, size) for number, size in message.blocks)
         if next_hop is None:
+            self._count(link, len(message.ciphertext), 0)
+            take = self.arrived if self.lines[link].route.component_of is None else partial(self._take_share, now=now)
             for number, size in blocks:
-                self.arrived(link, number, key.cut(size), message.hops)
-            total = self.total(link)
-            total.relayed += len(message.ciphertext)
-            self.journal.relay_totals(link, total)
+                take(link, number, key.cut(size), message.hops)
             return
         queue = self.queues.setdefault(next_hop, deque())
         if not self.reachable(next_hop) or sum(len(one.key) for one in queue) > QUEUE_OCTETS or message.hops >= 255:
             key.wipe()
             self._refuse(sender, link, blocks, "the next hop is not reachable")
             return
-        queue.append(Parcel(link, sender, message.hops + 1, blocks, key, now))
+        queue.append(Parcel(link, sender, message.hops + 1, blocks, key, now, message.shares))
         self._pump(next_hop, now)
+
+    def _take_share(self, component: LinkId, number: int, share: Key, hops: int, now: float) -> None:
+        """At the destination: with its last share a block is taken in, and what that shows to be lost is given up."""
+        link = self.lines[component].route.component_of
+        pool, shares = (self.pools.get(link), self.shares[link]) if link is not None else (None, None)
+        if link is None or shares is None or pool is None or number <= pool.totals.highest:
+            share.wipe()
+            return
+        try:
+            whole = shares.take(component, number, share, hops, now)
+        except ValueError:
+            self._count_failure(link)
+            self._give_up(link, [number])
+            return
+        if whole is not None:
+            self._count(link, len(whole.key), 0)
+            self._give_up(link, shares.overtaken(number))
+            self.arrived(link, number, whole.key, whole.hops)
+
+    def _give_up(self, link: LinkId, numbers: Collection[int]) -> None:
+        """Tells the source of blocks that never will be whole, for it to burn them."""
+        if numbers and (pool := self.pools.get(link)) is not None:
+            self.send(pool.remote, Lost(link, pack(numbers)))
+
+    def on_lost(self, message: Lost) -> None:
+        """What the other end burnt needs no more shares."""
+        if (shares := self.shares.get(LinkId(message.link))) is not None:
+            burnt = Ranges(message.blocks)
+            shares.drop([number for number in shares.waiting if number in burnt])
 
     def _pump(self, next_hop: NodeId, now: float) -> None:
         queue = self.queues[next_hop]
@@ -321,7 +409,7 @@ class Relays:
                 return
             else:
                 queue.popleft()
-                self._pass_on(parcel.link, next_hop, parcel.hops, parcel.blocks, parcel.key)
+                self._pass_on(parcel.link, next_hop, parcel.hops, parcel.blocks, parcel.key, parcel.shares)
         del self.queues[next_hop]
 
     # Failures ------------------------------------------------------------------------------------------------------------
@@ -346,14 +434,23 @@ class Relays:
         self._count_failure(link)
         if line.route.previous_hop is not None:
             self.send(line.route.previous_hop, RelayNack(message.link, message.blocks, message.reason))
-        elif pool := self.pools.get(link):
-            line.paused_until, line.window, line.round = now + self.pause_seconds, 1, None
+        elif (whole := self.lines.get(line.route.component_of or link)) and (pool := self.pools.get(whole.route.link)):
+            whole.paused_until, whole.window, whole.round = now + self.pause_seconds, 1, None
             pool.burn([number for number in message.blocks if not pool.confirmed(number)])
 
     def _count_failure(self, link: LinkId) -> None:
         total = self.total(link)
         total.failures += 1
         self.journal.relay_totals(link, total)
+
+
+def _runs(route: LinkConfig) -> bool:
+    return route.enabled and route.status is not LinkStatus.OFF
+
+
+def _starts(route: LinkConfig) -> bool:
+    """Whether this node is the source."""
+    return _runs(route) and route.previous_hop is None and route.next_hop is not None
 
 
 def _consumer(link: LinkId, sender: NodeId, receiver: NodeId, blocks: Iterable[tuple[int, int]]) -> str:

@@ -135,7 +135,9 @@ class Net:
             for name in (one, other):
                 await self.nodes[name].keys.deliver(link, number, material(link, number))
 
-    async def route(self, number: int, *names: str, bandwidth_bps: int | None = None) -> LinkId:
+    async def route(
+        self, number: int, *names: str, bandwidth_bps: int | None = None, component_of: LinkId | None = None
+    ) -> LinkId:
         """A virtual link along nodes, configured as a controller does: intermediates, source, destination."""
         link = link_id(number)
         for at in [*range(1, len(names) - 1), 0, len(names) - 1]:
@@ -150,6 +152,26 @@ class Net:
                 next_hops=(node_id(names[at + 1]),) if at < len(names) - 1 else (),
                 bandwidth_bps=bandwidth_bps,
                 remote_lkms=self.nodes[far].endpoint if ends else None,
+                component_of=component_of,
+            )
+            await self.nodes[here].configure_link(config)
+        return link
+
+    async def paths(self, number: int, *routes: str, bandwidth_bps: int | None = None) -> LinkId:
+        """A virtual link over several routes, each a string of nodes; its components have the numbers that follow."""
+        link, ends = link_id(number), (routes[0][0], routes[0][-1])
+        components = tuple(link_id(number + at) for at in range(1, len(routes) + 1))
+        for at, route in enumerate(routes, 1):
+            await self.route(number + at, *route, bandwidth_bps=bandwidth_bps, component_of=link)
+        for here, far in (ends, ends[::-1]):
+            config = LinkConfig(
+                link,
+                LinkType.VIRTUAL,
+                local_node=node_id(here),
+                remote_node=node_id(far),
+                bandwidth_bps=bandwidth_bps,
+                remote_lkms=self.nodes[far].endpoint,
+                components=components,
             )
             await self.nodes[here].configure_link(config)
         return link
