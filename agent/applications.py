@@ -62,6 +62,7 @@ from .stream_rules import (
     Phase,
     StreamEvent,
     admission,
+    check_paths,
     counter_proposal,
     is_update,
     members,
@@ -74,6 +75,7 @@ from .stream_rules import (
     requested,
     timeout_seconds,
     updated,
+    without_paths,
 )
 from .tasks import Tasks
 
@@ -170,21 +172,23 @@ class ApplicationTable:
     # 004 ---------------------------------------------------------------------------------------------------------------
 
     async def open_connect(self, caller: frozenset[str], request: OpenConnect) -> OpenConnectReply:
-        me, peer = parties(caller, request.source, request.destination)
+        (source, one), (destination, other) = without_paths(request.source), without_paths(request.destination)
+        me, peer = parties(caller, source, destination)
         if (nearest := counter_proposal(request.qos)) is not None:
             return OpenConnectReply(Status.QOS_NOT_MET, nearest, request.ksid)
         try:
-            return await self._open_connect(me, peer, request)
+            return await self._open_connect(me, peer, request, max(one, other))
         except QosNotMet as error:
             log.info("call refused call=OpenConnect reason=%r", str(error))
             return OpenConnectReply(Status.QOS_NOT_MET, of_network(request.qos, error.offered), request.ksid)
 
-    async def _open_connect(self, me: str, peer: str, request: OpenConnect) -> OpenConnectReply:
+    async def _open_connect(self, me: str, peer: str, request: OpenConnect, paths: int) -> OpenConnectReply:
         """Waits as long as this caller says, and no longer; GET_KEY, as long as the stream's opener said."""
         seconds = timeout_seconds(request.qos, request.dialect)
         try:
             async with asyncio.timeout(seconds):
-                have = self._find(me, peer, request.ksid) or await self._register(me, peer, request, seconds)
+                have = self._find(me, peer, request.ksid) or await self._register(me, peer, request, seconds, paths)
+                check_paths(have.entry, paths)
                 return await self._open(have, me, request, seconds)
         except TimeoutError:
             raise TimedOut("OPEN_CONNECT", seconds) from None
@@ -214,7 +218,7 @@ class ApplicationTable:
         if not {me, peer} <= members(have.entry) or me not in have.readers or taken:
             raise KeyStreamInUse(have.ksid)
 
-    async def _register(self, me: str, peer: str, request: OpenConnect, seconds: float) -> Stream:
+    async def _register(self, me: str, peer: str, request: OpenConnect, seconds: float, paths: int) -> Stream:
         """Tells the controller and waits for its entry. Raises what a refused entry stands for."""
         one = _Registration(me, peer, request.ksid, asyncio.get_running_loop().create_future())
         self._registrations.append(one)
@@ -227,6 +231,7 @@ class ApplicationTable:
                 ksid=KeyStreamId(request.ksid) if request.ksid else None,
                 priority=request.qos.priority,
                 open_timeout_ms=round(seconds * 1000),
+                disjoint_paths=paths,
             )
         )
         try:

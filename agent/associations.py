@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from qswitch.protocol.etsi014 import Limits, Status
+from qswitch.protocol.etsi015 import MAX_DISJOINT_PATHS
 
 from .config import Etsi014Config
 from .errors import InsufficientKey, InvalidValue, NoConnection, NodeError, Unauthorised, UnknownKeys, UnknownKeyStream
@@ -70,15 +71,20 @@ class PairKeys(Protocol):
     def delivered_bits(self, ksid: KeyStreamId) -> int: ...
 
 
-def pair_id(master: str, slave: str) -> KeyStreamId:
-    """The id of a pair, the same wherever it is worked out."""
-    return KeyStreamId(str(uuid.uuid5(NAMESPACE, f"{master}\n{slave}")))
+def pair_id(master: str, slave: str, disjoint_paths: int = 1) -> KeyStreamId:
+    """The id of a pair, the same wherever it is worked out. Keys over several paths are those of a pair of its own."""
+    paths = f"\n{disjoint_paths}" if disjoint_paths > 1 else ""
+    return KeyStreamId(str(uuid.uuid5(NAMESPACE, f"{master}\n{slave}{paths}")))
 
 
 def is_pair(entry: ApplicationConfig) -> bool:
-    """Whether an entry of the datastore is a pair of 014, and no key stream of 004."""
+    """Whether an entry of the datastore is a pair of 014, and no key stream of 004. One of which the entry says fewer paths
+    than its id stands for is none: a controller that does not know of paths has made it."""
     server = entry.server_app_id
-    return server is not None and any(entry.ksid == pair_id(server, one) for one in entry.client_app_ids)
+    if server is None:
+        return False
+    counts = range(1, entry.disjoint_paths + 1)
+    return any(entry.ksid == pair_id(server, one, paths) for one in entry.client_app_ids for paths in counts)
 
 
 @dataclass(slots=True, eq=False)
@@ -249,9 +255,9 @@ class AssociationTable:
         return ksid
 
     async def enc_keys(
-        self, caller: frozenset[str], slave_ids: Sequence[str], number: int, octets: int
+        self, caller: frozenset[str], slave_ids: Sequence[str], number: int, octets: int, disjoint_paths: int = 1
     ) -> list[tuple[str, Key]]:
-        """New keys for the caller and all slaves, held for each of them. The caller wipes them.
+        """New keys for the caller and all slaves, held for each of them, each over so many paths. The caller wipes them.
 
         Raises Unauthorised, InvalidValue for a slave named twice, NoConnection and InsufficientKey with what is missing.
         """
@@ -259,15 +265,15 @@ class AssociationTable:
         master, slaves = self._me(caller), [self._uri(one) for one in slave_ids]
         if len(set(slaves)) < len(slaves):
             raise InvalidValue("additional_slave_SAE_IDs", ", ".join(slave_ids), "each slave is named once")
-        work = partial(self._take, caller, master, slaves, number, octets)
-        keys = await self._within(work, master, slaves, number, octets)
+        work = partial(self._take, caller, master, slaves, number, octets, disjoint_paths)
+        keys = await self._within(work, master, slaves, number, octets, disjoint_paths)
         return list(keys.items())
 
     async def _take(
-        self, caller: frozenset[str], master: str, slaves: Sequence[str], number: int, octets: int
+        self, caller: frozenset[str], master: str, slaves: Sequence[str], number: int, octets: int, paths: int
     ) -> dict[str, Key]:
         """One link makes the keys; every further node is sent them under a pad of its own link."""
-        pairs = [await self._admitted(caller, master, slave) for slave in slaves]
+        pairs = [await self._admitted(caller, master, slave, paths) for slave in slaves]
         self._check_rates(pairs, 8 * number * octets)
         first, *others = sorted(pairs, key=lambda ksid: ksid.startswith(LOCAL))
         keys = await self._keys.take_keys(first, number, octets)
@@ -306,7 +312,8 @@ class AssociationTable:
         Raises UnknownKeys, Unauthorised when one is for others only.
         """
         caller, master = self._names(caller), self._uri(master_id)
-        mine = [ksid for slave in sorted(caller) for ksid in self._ids_of(master, slave)]
+        every = range(1, MAX_DISJOINT_PATHS + 1)
+        mine = [ksid for slave in sorted(caller) for paths in every for ksid in self._ids_of(master, slave, paths)]
         found = [next((ksid for ksid in mine if self._keys.holds(ksid, one)), None) for one in key_ids]
         missing = [one for one, ksid in zip(key_ids, found, strict=True) if ksid is None]
         if missing:
@@ -330,15 +337,15 @@ class AssociationTable:
         return any(one in caller for entry in entries for one in entry.client_app_ids)
 
     @staticmethod
-    def _ids_of(master: str, slave: str) -> tuple[KeyStreamId, KeyStreamId]:
-        ksid = pair_id(master, slave)
+    def _ids_of(master: str, slave: str, paths: int = 1) -> tuple[KeyStreamId, KeyStreamId]:
+        ksid = pair_id(master, slave, paths)
         return ksid, KeyStreamId(LOCAL + ksid)
 
     # Admission ---------------------------------------------------------------------------------------------------------
 
-    async def _admitted(self, caller: Collection[str], master: str, slave: str) -> KeyStreamId:
+    async def _admitted(self, caller: Collection[str], master: str, slave: str, paths: int = 1) -> KeyStreamId:
         """Returns once the pair can be served; registers it where it is not known. For as long as the caller waits."""
-        ksid, local = self._ids_of(master, slave)
+        ksid, local = self._ids_of(master, slave, paths)
         if self._at_home(caller, slave):
             return await self._make_local(local)
         for name in (master, slave):
@@ -354,7 +361,7 @@ class AssociationTable:
         try:
             while pair.known is None:
                 pair.changed.clear()
-                self._register(pair, master, slave)
+                self._register(pair, master, slave, paths)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(pair.changed.wait(), REGISTER_SECONDS)
         finally:
@@ -363,17 +370,23 @@ class AssociationTable:
                 self._pairs.pop(ksid, None)
         return ksid
 
-    def _register(self, pair: _Pair, master: str, slave: str) -> None:
+    def _register(self, pair: _Pair, master: str, slave: str, paths: int) -> None:
         now = asyncio.get_running_loop().time()
         if now - pair.registered < REGISTER_SECONDS:
             return
         pair.registered = now
         log.info("pair registers master=%s slave=%s ksid=%s", master, slave, pair.ksid)
         timeout_ms = round(1000 * self._config.timeout_seconds)
-        self._notify(ApplicationNew(master, (slave,), Qos(), pair.ksid, open_timeout_ms=timeout_ms))
+        self._notify(ApplicationNew(master, (slave,), Qos(), pair.ksid, open_timeout_ms=timeout_ms, disjoint_paths=paths))
 
     async def _within[T](
-        self, work: Callable[[], Awaitable[T]], master: str, slaves: Sequence[str], number: int = 0, octets: int = 0
+        self,
+        work: Callable[[], Awaitable[T]],
+        master: str,
+        slaves: Sequence[str],
+        number: int = 0,
+        octets: int = 0,
+        paths: int = 1,
     ) -> T:
         try:
             async with asyncio.timeout(self._config.timeout_seconds):
@@ -382,12 +395,12 @@ class AssociationTable:
                         return await work()
                     await asyncio.sleep(0)
         except TimeoutError:
-            raise self._missing(master, slaves, number, octets) from None
+            raise self._missing(master, slaves, number, octets, paths) from None
 
-    def _missing(self, master: str, slaves: Sequence[str], number: int, octets: int) -> NodeError:
+    def _missing(self, master: str, slaves: Sequence[str], number: int, octets: int, paths: int) -> NodeError:
         """What a call waited for in vain."""
         for slave in slaves:
-            ksid, local = self._ids_of(master, slave)
+            ksid, local = self._ids_of(master, slave, paths)
             pair, names = self._pairs.get(ksid), f"{self._sae_id(master)} and {self._sae_id(slave)}"
             if local in self._local:
                 continue

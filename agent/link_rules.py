@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from qswitch import yang
+from qswitch.protocol.etsi015 import MAX_DISJOINT_PATHS
 
 from .errors import InvalidValue
 from .model import (
@@ -25,8 +26,6 @@ from .model import (
     Performance,
     Role,
 )
-
-MAX_COMPONENTS = 8
 
 
 class Activity(Enum):
@@ -168,8 +167,8 @@ def _check_components(link: LinkConfig, node: Configuration) -> None:
     """A link over several paths, at one of its ends. That no node between is on two of them only the controller can see;
     what can be seen from here is that they leave to different neighbours."""
     path = leaf(link.link, f"{yang.EXTENSIONS}:components")
-    if not 2 <= len(link.components) <= MAX_COMPONENTS:
-        raise InvalidValue(path, ", ".join(link.components), f"a link has from 2 to {MAX_COMPONENTS} components")
+    if not 2 <= len(link.components) <= MAX_DISJOINT_PATHS:
+        raise InvalidValue(path, ", ".join(link.components), f"a link has from 2 to {MAX_DISJOINT_PATHS} components")
     if link.previous_hop is not None or link.next_hop is not None or link.component_of is not None:
         raise InvalidValue(path, ", ".join(link.components), "a link with components has no hops, and is none itself")
     parts = {name: one for name in link.components if (one := node.links.get(name)) is not None}

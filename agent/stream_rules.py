@@ -13,6 +13,7 @@ from enum import Enum, auto
 from urllib.parse import urlsplit
 
 from qswitch.protocol import etsi004
+from qswitch.protocol.etsi015 import MAX_DISJOINT_PATHS
 
 from .errors import InvalidValue, KeyStreamInUse, NoConnection, NodeError, QosNotMet, Unauthorised
 from .model import Admission, ApplicationConfig, ApplicationStatus, Configuration, KeyStreamId, NodeId, Qos
@@ -107,6 +108,10 @@ def check(configuration: Configuration) -> None:
             raise InvalidValue(f"{path}/local_qkdn_id", str(one.local_node), f"this node is {configuration.node}")
         if one.remote_node == configuration.node:
             raise InvalidValue(f"{path}/remote_qkdn_id", one.remote_node, "the peer is at another node")
+        for name in one.backing_links if one.disjoint_paths > 1 else ():
+            link = configuration.links.get(name)
+            if link is not None and len(link.components) < one.disjoint_paths:
+                raise InvalidValue(f"{path}/backing_qkdl_id", name, f"is no link over {one.disjoint_paths} disjoint paths")
 
 
 def admission(entry: ApplicationConfig) -> StreamEvent:
@@ -148,6 +153,32 @@ def sharing(entry: ApplicationConfig, node: NodeId) -> frozenset[str]:
         return frozenset()
     here = frozenset(one for one in entry.client_app_ids if home(one) in (None, node))
     return here if len(here) > 1 else frozenset()
+
+
+PATHS = "disjoint-paths"
+
+
+def without_paths(uri: str) -> tuple[str, int]:
+    """The name of an application without what a caller adds to it to ask for node-disjoint paths, and how many it asks for:
+    `qkd://NODE/app?disjoint-paths=2`. Raises InvalidValue."""
+    name, found, query = uri.partition("?")
+    parts = query.split("&") if found else []
+    asked = [one.partition("=")[2] for one in parts if one.partition("=")[0] == PATHS]
+    if not asked:
+        return uri, 1
+    for one in asked:
+        if one not in map(str, range(1, MAX_DISJOINT_PATHS + 1)):
+            raise InvalidValue(PATHS, one, f"must be from 1 to {MAX_DISJOINT_PATHS}")
+    rest = [one for one in parts if one.partition("=")[0] != PATHS]
+    return "?".join([name, "&".join(rest)] if rest else [name]), max(map(int, asked))
+
+
+def check_paths(entry: ApplicationConfig, asked: int) -> None:
+    """Raises NoConnection when the controller's entry promises fewer paths than the caller wants: one that knows nothing of
+    them, or whoever opened the stream, did not ask for so many."""
+    if entry.disjoint_paths < asked:
+        promised = "a single path" if entry.disjoint_paths == 1 else f"{entry.disjoint_paths} disjoint paths"
+        raise NoConnection(f"key stream {entry.ksid} is over {promised}, {asked} disjoint ones are asked for")
 
 
 # OPEN_CONNECT --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any, Self
 import httpx
 
 from qswitch.protocol.etsi014 import (
+    DISJOINT_PATHS,
     BadRequest,
     KeyId,
     KeyIds,
@@ -57,10 +58,19 @@ class RestClient:
         return parse_status(await self._call("GET", slave, Method.STATUS))
 
     async def enc_keys(
-        self, slave: str, number: int | None = None, size: int | None = None, also: Sequence[str] = ()
+        self,
+        slave: str,
+        number: int | None = None,
+        size: int | None = None,
+        also: Sequence[str] = (),
+        disjoint_paths: int = 1,
     ) -> dict[str, bytearray]:
-        """New keys by their ids, for the slave and for those `also` named; `size` in bits. Delivered once."""
-        request = KeyRequest(number, size, list(also) or None)
+        """New keys by their ids, for the slave and for those `also` named; `size` in bits. Delivered once.
+
+        With several `disjoint_paths` fewer relay nodes than that do not know them; a node that cannot refuses.
+        """
+        mandatory = [{DISJOINT_PATHS: disjoint_paths}] if disjoint_paths > 1 else None
+        request = KeyRequest(number, size, list(also) or None, mandatory)
         return self._keys("enc_keys", await self._call("POST", slave, Method.ENC_KEYS, build(request)))
 
     async def dec_keys(self, master: str, key_ids: Sequence[str]) -> dict[str, bytearray]:

@@ -220,9 +220,10 @@ class Applications:
         return True
 
     def _paths(self, new: Registration) -> int:
-        """What either of the two applications asks for, as far as both have registered."""
+        """What the operator wants for all, or either of the two applications, as far as both have registered."""
+        least = self._control.config.disjoint_paths
         pairs = (one.registration for one in self._waiting if one.registration.uris == new.uris)
-        return max(new.disjoint_paths, *(one.disjoint_paths for one in pairs if one.ksid == new.ksid), 1)
+        return max(new.disjoint_paths, *(one.disjoint_paths for one in pairs if one.ksid == new.ksid), least)
 
     def _may_come(self, blocked: Blocked) -> bool:
         """Whether waiting can help: links are coming up, or a node is."""
@@ -272,7 +273,7 @@ class Applications:
         if intent is not None and new.node in (intent.source, intent.destination):
             return True  # the node has the entry of the rightful owners, and decides itself who is none of them
         told = offered if admission is Admission.QOS_NOT_MET else UNSPECIFIED
-        edit = refusal(new.node, ksid, new.server, new.clients, admission, reason, told)
+        edit = refusal(new.node, ksid, new.server, new.clients, admission, reason, told, new.disjoint_paths)
         await self._intents.owe([edit])
         await self._control.ship(edit)
         self._refused[(new.node, ksid)] = time.monotonic() + REFUSAL_SECONDS

@@ -102,6 +102,7 @@ class ControllerConfig:
     auto_links: bool = True
     application_bps: int = 1_000  # reserved for an application that asks for no rate
     virtual_link_bps: int = 10_000  # least rate of a virtual link made for applications, where the route has it
+    disjoint_paths: int = 1  # over so many node-disjoint paths at least comes the key of every application
     timeouts: Timeouts = Timeouts()
     call_home: CallHomeConfig | None = None
 
@@ -190,6 +191,7 @@ def _controller(
         auto_links=table.get("auto_links", bool, True),
         application_bps=table.get("application_bps", int, 1_000),
         virtual_link_bps=table.get("virtual_link_bps", int, 10_000),
+        disjoint_paths=table.get("disjoint_paths", int, 1),
         timeouts=Timeouts(
             connect=table.get("connect_timeout", float, standard.connect),
             rpc=table.get("rpc_timeout", float, standard.rpc),

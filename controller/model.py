@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qswitch.protocol.etsi015 import (
+    MAX_DISJOINT_PATHS as MAX_DISJOINT_PATHS,
     UNSPECIFIED as UNSPECIFIED,
     Admission as Admission,
     ApplicationStatus as ApplicationStatus,
@@ -44,7 +45,6 @@ class ServiceAddress:
     port: int
 
 
-MAX_DISJOINT_PATHS = 8
 COMPONENTS = uuid.UUID("5d1c4f0e-6f0b-5a55-9b0c-2f7a8f6f2c11")
 
 

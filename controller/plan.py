@@ -188,6 +188,7 @@ def refusal(
     admission: Admission,
     reason: str,
     offered: Qos = UNSPECIFIED,
+    disjoint_paths: int = 1,
 ) -> NodeEdit:
     """The answer to a registration that is not admitted. Without a remote node the agent serves it no key."""
     entry = ApplicationData(
@@ -198,6 +199,7 @@ def refusal(
         admission=admission,
         admission_reason=reason,
         qos=offered,
+        disjoint_paths=disjoint_paths,
     )
     return NodeEdit(node, put_applications=(entry,))
 

@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, quote, unquote
 
 import msgspec
 
+from .etsi015 import MAX_DISJOINT_PATHS
+
 PREFIX = "/api/v1/keys/"
 MAX_SAE_ID = 256
 """Characters of an SAE id; the standard leaves its form open."""
@@ -61,6 +63,10 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     min_key_size: int
     max_SAE_ID_count: int
     status_extension: dict[str, Any] | None = None
+
+
+DISJOINT_PATHS = "disjoint_paths"
+"""The one extension_mandatory that is known: its key is relayed over so many paths that share no node between the ends."""
 
 
 class KeyRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -185,10 +191,10 @@ def _decoded[T](decoder: "msgspec.json.Decoder[T]", body: bytes, what: str) -> T
 
 def check(request: KeyRequest, limits: Limits) -> tuple[int, int]:
     """(number, size in bits) of what is asked for. Raises BadRequest, with the standard's own words where it has some."""
-    if request.extension_mandatory:
-        names = sorted({name for one in request.extension_mandatory for name in one})
-        unknown = [{name: "is not supported"} for name in names]
-        raise BadRequest("not all extension_mandatory parameters are supported", *unknown)
+    names = {name for one in request.extension_mandatory or () for name in one}
+    if unknown := sorted(names - {DISJOINT_PATHS}):
+        told = [{name: "is not supported"} for name in unknown]
+        raise BadRequest("not all extension_mandatory parameters are supported", *told)
     number, size = request.number or 1, request.size or limits.key_size
     if number > limits.number:
         raise BadRequest(f"number: {number} must be at most {limits.number}")
@@ -199,6 +205,15 @@ def check(request: KeyRequest, limits: Limits) -> tuple[int, int]:
     if len(request.additional_slave_SAE_IDs or ()) > limits.slaves:
         raise BadRequest(f"additional_slave_SAE_IDs: has more entries than {limits.slaves}")
     return number, size
+
+
+def disjoint_paths(request: KeyRequest) -> int:
+    """Over how many node-disjoint paths the keys must come, by the mandatory extension of ours. Raises BadRequest."""
+    asked = [one[DISJOINT_PATHS] for one in request.extension_mandatory or () if DISJOINT_PATHS in one]
+    for one in asked:
+        if type(one) is not int or not 1 <= one <= MAX_DISJOINT_PATHS:
+            raise BadRequest(f"{DISJOINT_PATHS}: must be a whole number from 1 to {MAX_DISJOINT_PATHS}")
+    return max(asked, default=1)
 
 
 # Answers -------------------------------------------------------------------------------------------------------------

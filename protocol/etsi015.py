@@ -14,6 +14,10 @@ KeyStreamId = NewType("KeyStreamId", str)  # the `app_id` of 015, the Key_stream
 InterfaceId = NewType("InterfaceId", int)
 
 
+MAX_DISJOINT_PATHS = 8
+"""Of one link, and that an application may ask for."""
+
+
 class NodeStatus(StrEnum):
     NEW = "NEW"
     OPERATING = "OPERATING"

@@ -26,6 +26,7 @@ from qswitch.protocol.etsi014 import (
     build,
     build_container,
     check,
+    disjoint_paths,
     parse_id_query,
     parse_key_ids,
     parse_key_query,
@@ -67,7 +68,7 @@ class KeyDelivery(Protocol):
     async def status(self, caller: frozenset[str], slave_id: str) -> Status: ...
 
     async def enc_keys(
-        self, caller: frozenset[str], slave_ids: Sequence[str], number: int, octets: int
+        self, caller: frozenset[str], slave_ids: Sequence[str], number: int, octets: int, disjoint_paths: int = 1
     ) -> list[tuple[str, Key]]: ...
 
     async def dec_keys(self, caller: frozenset[str], master_id: str, key_ids: Sequence[str]) -> list[tuple[str, Key]]: ...
@@ -335,7 +336,7 @@ class _Connection(asyncio.Protocol):
                 asked = parse_key_request(bytes(request.body)) if posted else parse_key_query(query)
                 number, bits = check(asked, service.limits)
                 slaves = [sae_id, *(asked.additional_slave_SAE_IDs or ())]
-                return _container(await service.enc_keys(self.caller, slaves, number, bits // 8))
+                return _container(await service.enc_keys(self.caller, slaves, number, bits // 8, disjoint_paths(asked)))
             case Method.DEC_KEYS:
                 limit = service.limits.number
                 ids = parse_key_ids(bytes(request.body), limit) if posted else parse_id_query(query)

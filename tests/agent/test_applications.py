@@ -31,7 +31,9 @@ from qswitch.agent.model import (
     ApplicationStatus,
     Configuration,
     KeyStreamId,
+    LinkConfig,
     LinkId,
+    LinkType,
     NodeId,
     Notification,
     Qos,
@@ -51,6 +53,7 @@ from qswitch.agent.stream_rules import (
     pairing,
     parties,
     sharing,
+    without_paths,
 )
 from qswitch.agent.tasks import Tasks
 from qswitch.protocol.etsi004 import Close, Dialect, GetKey, OpenConnect, Qos as StreamQos, Status
@@ -147,6 +150,45 @@ def test_an_entry_names_this_node_and_another() -> None:
     for bad in (replace(good, local_node=NODES[1]), replace(good, remote_node=NODES[0])):
         with pytest.raises(InvalidValue):
             check(Configuration(NODES[0], applications={STREAM: bad}))
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "paths"),
+    [
+        ("qkd://node/app", "qkd://node/app", 1),
+        ("qkd://node/app?disjoint-paths=2", "qkd://node/app", 2),
+        ("qkd://node/app?x=1&disjoint-paths=3&y", "qkd://node/app?x=1&y", 3),
+        ("qkd://node/app?disjoint-path=3", "qkd://node/app?disjoint-path=3", 1),
+        ("alice", "alice", 1),
+    ],
+)
+def test_disjoint_paths_are_asked_for_in_a_uri(uri: str, name: str, paths: int) -> None:
+    assert without_paths(uri) == (name, paths)
+
+
+@pytest.mark.parametrize("asked", ["0", "9", "", "two", "+2", "2\u0660", "02", "1" * 5000])
+def test_what_is_no_number_of_paths_is_refused(asked: str) -> None:
+    with pytest.raises(InvalidValue, match="from 1 to 8"):
+        without_paths(f"qkd://node/app?disjoint-paths={asked}")
+
+
+def test_an_application_that_needs_paths_is_backed_by_links_that_have_them() -> None:
+    single = LinkConfig(LINK, LinkType.VIRTUAL, next_hops=(NODES[1],))
+    double = replace(single, next_hops=(), components=(LinkId("one"), LinkId("two")))
+    for link, paths, good in (
+        (single, 1, True),
+        (single, 2, False),
+        (double, 2, True),
+        (double, 3, False),
+        (double, 1, True),
+    ):
+        asks = ApplicationConfig(STREAM, backing_links=(LINK,), remote_node=NODES[1], disjoint_paths=paths)
+        node = Configuration(NODES[0], links={LINK: link}, applications={STREAM: asks})
+        if good:
+            check(node)
+        else:
+            with pytest.raises(InvalidValue, match="disjoint paths"):
+                check(node)
 
 
 # Two nodes -----------------------------------------------------------------------------------------------------------
@@ -380,6 +422,24 @@ async def test_what_the_controller_refuses_is_refused(
     with pytest.raises(error):  # the controller is asked again, and changes nothing
         await a.open(ALICE, BOB, STREAM)
     assert sum(isinstance(one, ApplicationNew) for one in a.said) == 2
+
+
+async def test_a_controller_that_ignores_paths_is_never_taken_for_one_that_gives_them(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    opening = asyncio.ensure_future(a.open(ALICE, f"{BOB}?disjoint-paths=2"))
+    asked = await a.told(ApplicationNew)
+    assert (asked.disjoint_paths, asked.client_app_ids) == (2, (BOB,))
+    a.push(entry(a.node))  # a single path
+    with pytest.raises(NoConnection, match="over a single path, 2 disjoint ones are asked for"):
+        await opening
+    with pytest.raises(NoConnection):
+        await a.open(ALICE, f"{BOB}?disjoint-paths=3", STREAM)
+    a.push(entry(a.node, disjoint_paths=2))
+    b.push(entry(b.node, disjoint_paths=2))
+    assert (await a.open(ALICE, f"{BOB}?disjoint-paths=2"))[:2] == (Status.PEER_ABSENT, STREAM)
+    assert (await b.open(BOB, ALICE))[:2] == (Status.SUCCESS, STREAM), "who asks for nothing gets what is there"
+    with pytest.raises(NoConnection, match="over 2 disjoint paths, 3"):
+        await b.open(BOB, f"{ALICE}?disjoint-paths=3", STREAM)
 
 
 async def test_what_the_network_could_give_is_answered(nodes: tuple[Node, Node]) -> None:

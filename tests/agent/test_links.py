@@ -136,6 +136,41 @@ def test_a_node_that_does_not_relay_is_no_intermediate_but_may_be_an_end() -> No
         check(configuration(ACCEPTED["relay"], relay_mode=False), INTERFACES)
 
 
+WHOLE = LinkId("cccccccc-0000-4000-8000-000000000000")
+PARTS = tuple(LinkId(f"dddddddd-0000-4000-8000-00000000000{n}") for n in (1, 2))
+OTHER = NodeId("00000004-0000-4000-8000-000000000000")
+OVER = tuple(replace(VIRTUAL, link=part, next_hops=(hop,), component_of=WHOLE) for part, hop in zip(PARTS, (THERE, OTHER)))  # noqa: B905
+DOUBLE = LinkConfig(WHOLE, LinkType.VIRTUAL, local_node=HERE, remote_node=FAR, components=PARTS)
+
+
+def test_a_link_over_two_paths_is_accepted_at_its_ends() -> None:
+    check(configuration(DOUBLE, *OVER), INTERFACES)
+    back = [replace(one, next_hops=(), previous_hop=one.next_hop) for one in OVER]
+    check(configuration(DOUBLE, *back), INTERFACES)
+    check(configuration(replace(OVER[0], previous_hop=FAR, local_node=FAR, remote_node=THERE)), INTERFACES)  # a relay node
+
+
+@pytest.mark.parametrize(
+    ("links", "leaf"),
+    [
+        ([replace(DOUBLE, components=PARTS[:1]), OVER[0]], "components"),
+        ([replace(DOUBLE, next_hops=(THERE,)), *OVER], "components"),
+        ([DOUBLE, OVER[0]], "components"),
+        ([DOUBLE, OVER[0], replace(OVER[1], remote_node=THERE)], "components"),
+        ([DOUBLE, OVER[0], replace(OVER[1], component_of=None)], "components"),
+        ([DOUBLE, OVER[0], replace(OVER[1], previous_hop=FAR)], "components"),
+        ([DOUBLE, OVER[0], replace(OVER[1], next_hops=(THERE,))], "components"),
+        ([DOUBLE, OVER[0], replace(OVER[1], next_hops=(), previous_hop=OTHER)], "components"),
+        ([OVER[0]], "component_of"),
+        ([replace(DOUBLE, components=(PARTS[1],)), *OVER], "component"),
+    ],
+)
+def test_what_is_no_link_over_several_paths_is_refused(links: list[LinkConfig], leaf: str) -> None:
+    with pytest.raises(InvalidValue) as refusal:
+        check(configuration(*links), INTERFACES)
+    assert f"/qkd-node-extensions:{leaf}" in refusal.value.path
+
+
 # Rates ---------------------------------------------------------------------------------------------------------------
 
 
@@ -374,6 +409,20 @@ async def test_a_virtual_end_runs_with_usable_key(bench: Bench) -> None:
     bench.table.levels_changed(ROUTE)
     assert bench.status(ROUTE) is LinkStatus.OFF
     assert bench.of(LinkDown) == [LinkDown(ROUTE, "no key arrives")]
+
+
+async def test_a_link_over_two_paths_runs_while_both_do(bench: Bench) -> None:
+    direct = replace(OVER[0], next_hops=(THERE,))
+    further = replace(PHYSICAL, link=ROUTE, local_interface=InterfaceId(2), remote_node=OTHER)
+    bench.table.apply(configuration(PHYSICAL, further, DOUBLE, direct, OVER[1]))
+    await bench.until(lambda: bench.device.link is not None and WHOLE in bench.keys.level)
+    bench.keys.level[WHOLE] = KeyLevels(stored_bits=8, usable_bits=8)
+    bench.report(running=True)
+    await bench.until(lambda: bench.status() is LinkStatus.ACTIVE)
+    for _ in range(2):
+        bench.table.refresh()
+    statuses = {one: bench.status(one) for one in (PARTS[0], PARTS[1], WHOLE)}
+    assert statuses == {PARTS[0]: LinkStatus.ACTIVE, PARTS[1]: LinkStatus.PENDING, WHOLE: LinkStatus.PASSIVE}
 
 
 async def test_a_relay_runs_while_both_hops_do(bench: Bench) -> None:

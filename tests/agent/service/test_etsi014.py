@@ -126,7 +126,7 @@ class World:
         if self.answers:
             self.admit(new)
 
-    def admit(self, new: ApplicationNew) -> None:
+    def admit(self, new: ApplicationNew, paths: int = 1) -> None:
         assert new.ksid is not None
         links = (link_id(1),) if self.admission is Admission.ADMITTED else ()
         self.entries[new.ksid] = ApplicationConfig(
@@ -136,6 +136,7 @@ class World:
             backing_links=links,
             admission=self.admission,
             admission_reason=None if links else "no link has room",
+            disjoint_paths=paths,
         )
         self.apply()
 
@@ -317,6 +318,32 @@ async def test_a_pair_is_an_application_of_015(world: World) -> None:
     assert (await (await world.client("b-1")).dec("a-1", *keys)).status == 400, "erased with its pair"
     await a.enc("b-1")
     assert len(world.asked) == 2, "and admitted anew"
+
+
+async def test_keys_over_disjoint_paths_are_those_of_a_pair_of_their_own(world: World) -> None:
+    a, b, path = await world.client("a-1"), await world.client("b-1"), build_path("b-1", Method.ENC_KEYS)
+    plain = await a.enc("b-1")
+    asked = {"number": 2, "extension_mandatory": [{"disjoint_paths": 2}]}
+    world.answers = False
+    waiting = asyncio.ensure_future(a("POST", path, asked))
+    await until(lambda: len(world.asked) == 2)
+    new = world.asked[1]
+    assert (new.disjoint_paths, new.ksid) == (2, pair_id(SAES["a-1"], SAES["b-1"], 2))
+    world.admit(new)
+    assert new.ksid and not is_pair(world.entries[new.ksid]), "of a controller that knows nothing of paths"
+    del world.entries[new.ksid]
+    world.apply()
+    world.admit(new, 2)
+    assert is_pair(world.entries[new.ksid])
+    keys = (await waiting).keys
+    assert len(keys) == 2
+    assert (await b.dec("a-1", *keys, *plain)).keys == keys | plain, "the slave need not know"
+    refused = await a("POST", path, {"extension_mandatory": [{"disjoint_paths": 9}]})
+    assert (refused.status, "from 1 to 8" in refused.json["message"]) == (400, True)
+    world.admission = Admission.NO_CONNECTION
+    world.answers = True
+    refused = await a("POST", path, {"extension_mandatory": [{"disjoint_paths": 3}]})
+    assert (refused.status, "no link has room" in refused.json["message"]) == (503, True)
 
 
 async def test_who_asks_faster_than_admitted_is_refused(world: World) -> None:
