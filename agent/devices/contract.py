@@ -26,6 +26,7 @@ import click
 
 from ..errors import NodeError
 from ..lkms.keys import Key
+from ..lkms.otp import TAG_KEY as MIN_BLOCK
 from ..model import InterfaceId, LinkId, NodeId, Role
 from .base import DeviceLink, DeviceReport, QkdDevice
 
@@ -192,8 +193,9 @@ async def same_blocks(pair: Pair) -> None:
     common = pair.a.blocks.keys() & pair.b.blocks.keys()
     demand(len(common) >= pair.pace.blocks // 2, f"of {len(pair.a.blocks)} blocks only {len(common)} came at both ends")
     for number in common:
-        demand(len(pair.a.blocks[number]) > 0, f"block {number} is empty")
+        demand(len(pair.a.blocks[number]) >= MIN_BLOCK, f"block {number} is shorter than {MIN_BLOCK} octets")
         demand(pair.a.blocks[number] == pair.b.blocks[number], f"block {number} differs")
+    demand(len({number % 2 for number in common}) == 2, "blocks have even numbers only, or odd ones only")
     demand_rising(pair.a)
     demand_rising(pair.b)
 

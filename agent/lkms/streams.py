@@ -369,6 +369,7 @@ class Stream:
             if isinstance(error, PeerViolation):
                 raise
             return
+        self.told = max(self.told, progress.next_index)  # the leader need not be asked for what it gives by itself
         self.send(AllocAck(self.config.ksid, progress.incarnation, progress.next_index))
 
     def _check(self, message: Alloc) -> None:

@@ -8,6 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -19,14 +20,15 @@ from qswitch.agent.errors import PeerViolation
 from qswitch.agent.lkms import delivery
 from qswitch.agent.lkms.delivery import Delivery, DeliveryConfig, Order, StoredKey
 from qswitch.agent.lkms.keys import Key
-from qswitch.agent.lkms.pool import Block, Pool, Totals
+from qswitch.agent.lkms.pool import Block, Pool, Refused, Totals
+from qswitch.agent.lkms.tags import Channel
 from qswitch.agent.model import KeyStreamId, LinkId, NodeId
 from qswitch.protocol import lkms
-from qswitch.protocol.lkms import AnyMessage, Have, KeyAlloc, Segment
+from qswitch.protocol.lkms import AnyMessage, Codec, Have, KeyAlloc, Segment, Tagged, WireMessage, build
 
 LINK, KSID = LinkId("link"), KeyStreamId("pair")
-BLOCK, USUAL, LIMIT = 256, 8, 40
-Wire = deque[AnyMessage]
+BLOCK, USUAL, LIMIT, RESERVE = 512, 8, 40, 128
+Wire = deque[WireMessage]
 
 
 @dataclass
@@ -90,6 +92,9 @@ class End:
     def __init__(self, name: str, other: str) -> None:
         self.name, self.other, self.disk = NodeId(name), NodeId(other), Disk()
         self.wire: Wire | None = None
+        self.channel: Channel | None = None
+        self.offering = False
+        self.sent: list[AnyMessage] = []
         self.now = 0.0
         self.ids = _ids(name)
         self.boot()
@@ -99,7 +104,8 @@ class End:
         self.journal, rows = Journal(self.disk), self.disk.rows
         blocks = [Block(*row[:5], Key(row[5])) for (kind, _), row in rows.items() if kind == "block"]
         totals = replace(rows.get(("totals", 0), Totals()))
-        self.pool = Pool(LINK, self.name, self.other, 40, self.journal, self.send, totals, blocks, reserve=0)
+        names = self.name, self.other
+        self.pool = Pool(LINK, *names, 40, self.journal, self.send, totals, blocks, reserve=RESERVE)
         keys = {key_id: row for (kind, key_id), row in rows.items() if kind == "key"}
         held, stock = (
             {key_id: StoredKey(Key(row[1]), *row[2:]) for key_id, row in keys.items() if row[0] is ours}
@@ -119,17 +125,42 @@ class End:
             doubtful=stock,
         )
 
+    def join(self, nonces: tuple[bytes, bytes]) -> None:
+        """A session is up."""
+        self.wire = deque()
+        self.channel = Channel((self.name, self.other), nonces, lambda: [self.pool])
+        self.offering = True
+
+    def part(self) -> None:
+        self.wire = self.channel = None
+        self.pool.part()
+        self.delivery.part()
+
     def send(self, message: AnyMessage) -> None:
-        if (wire := self.wire) is not None:
-            self.journal.notes.append(lambda: wire.append(message))
+        if self.channel is not None:
+            assert not isinstance(message, Tagged)
+            self.sent.append(message)
+            self.channel.put(message)
+
+    def commit(self) -> None:
+        if self.channel is not None and self.wire is not None:
+            if self.offering:
+                self.channel.put(self.pool.offer(self.pool.heard and self.channel.mute))
+                self.offering = False
+            self.journal.notes += [partial(self.wire.append, message) for message in self.channel.flush()]
+        self.journal.commit()
 
     def add(self, number: int) -> None:
         if self.pool.add(number, Key(random.Random(number).randbytes(BLOCK)), self.now, self.now):
             self.send(Have(LINK, [(number, number)], self.pool.full))
+            self.offering |= self.pool.peer_low
 
     def take(self, message: AnyMessage) -> None:
         pool, one = self.pool, self.delivery
         match message:
+            case lkms.Offer():
+                pool.offered(message, self.now)
+                self.offering |= message.asks
             case lkms.LinkHello():
                 pool.hello()
             case lkms.LinkSync():
@@ -189,17 +220,16 @@ class Agreement(RuleBasedStateMachine):
 
     def connect(self) -> None:
         self.disconnect()
-        for end in self.both:
-            end.wire = deque()
+        one, other = random.randbytes(16), random.randbytes(16)
+        self.both[0].join((one, other))
+        self.both[1].join((other, one))
         self.both[0].pool.meet()
         self.both[0].delivery.meet()
 
     @rule()
     def disconnect(self) -> None:
         for end in self.both:
-            end.wire = None
-            end.pool.part()
-            end.delivery.part()
+            end.part()
 
     @rule(crashing=st.sampled_from([(), (0,), (1,), (0, 1)]), settle=st.booleans(), late=st.booleans())
     def trouble(self, crashing: tuple[int, ...], settle: bool, late: bool) -> None:
@@ -212,9 +242,7 @@ class Agreement(RuleBasedStateMachine):
             self.both[end].boot()
         self.connect()
         if late:
-            self.commit(0)
-            assert self.both[0].wire
-            self.both[0].wire.clear()
+            self.both[0].channel._items.clear()  # type: ignore[union-attr]
             self.both[1].pool.meet()
             self.both[1].delivery.meet()
         if settle:
@@ -222,25 +250,39 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(end=ends)
     def commit(self, end: int) -> None:
-        self.both[end].journal.commit()
+        self.both[end].commit()
 
     @rule(end=ends, count=st.integers(1, 8), twice=st.booleans())
     def arrive(self, end: int, count: int, twice: bool = False) -> None:
-        wire = self.both[1 - end].wire
-        for _ in range(min(count, len(wire) if wire else 0)):
-            assert wire
-            message = wire.popleft()
-            self.both[end].take(message)
-            if twice and isinstance(message, lkms.KeyAlloc | lkms.KeyAck | lkms.KeyTaken | lkms.KeyDrop | lkms.KeySync):
+        for _ in range(count):
+            if not (wire := self.both[1 - end].wire):
+                return
+            codec = Codec()
+            codec.receive(build(wire.popleft()))
+            message = codec.next_message()
+            assert message is not None
+            self.hear(end, message, twice)
+
+    def hear(self, end: int, message: WireMessage, twice: bool) -> None:
+        one = self.both[end]
+        assert one.channel is not None
+        try:
+            said = one.channel.open(message) if isinstance(message, Tagged) else [message]
+        except Refused:
+            self.connect()
+            return
+        for part in said:
+            one.take(part)
+            if twice and isinstance(part, lkms.KeyAlloc | lkms.KeyAck | lkms.KeyTaken | lkms.KeyDrop | lkms.KeySync):
                 try:
-                    self.both[end].take(message)
+                    one.take(part)
                 except PeerViolation:
-                    assert isinstance(message, lkms.KeyAlloc)
+                    assert isinstance(part, lkms.KeyAlloc)
 
     @rule()
     def run(self) -> None:
         """Lets all that is under way come to an end."""
-        for _ in range(12):
+        for _ in range(16):
             for end in (0, 1):
                 self.both[end].delivery.serve()
                 self.commit(end)
@@ -266,7 +308,7 @@ class Agreement(RuleBasedStateMachine):
         one.delivery.serve()
         for order in [order for order in one.orders if order.done]:
             one.orders.remove(order)
-            one.journal.commit()
+            one.commit()
             one.delivery.delivered(order)
             for key_id, stored in order.keys.items():
                 self.hand_out(key_id, stored, self.got)
@@ -288,7 +330,7 @@ class Agreement(RuleBasedStateMachine):
         if fails:
             one.delivery.give_back(released)
             return
-        one.journal.commit()
+        one.commit()
         for key_id, stored in released.items():
             self.hand_out(key_id, stored, self.fetched)
             assert self.fetched[key_id] == self.got[key_id], "the ends differ"
@@ -388,7 +430,7 @@ def test_what_only_one_end_knows_of_is_burnt(machine: Agreement) -> None:
     a, b = machine.both
     a.delivery.target = 8
     a.delivery.serve()
-    a.journal.commit()
+    a.commit()
     machine.disconnect()  # the allocation was on its way
     machine.connect()
     machine.run()
@@ -429,10 +471,8 @@ def test_a_key_that_was_given_reaches_the_other_end_under_a_pad(machine: Agreeme
     keys = {"k1": Key(b"x" * 16), "k2": Key(b"y" * 16)}
     order = a.delivery.order(2, 16, keys)
     a.delivery.serve()
-    a.journal.commit()
-    wire = a.wire
-    assert wire
-    (sent,) = [message for message in wire if isinstance(message, KeyAlloc)]
+    sent = a.sent[-1]
+    assert isinstance(sent, KeyAlloc)
     assert len(sent.sealed) == 32 and b"xx" not in sent.sealed
     machine.run()
     assert order.done and {key_id: bytes(one.key.view()) for key_id, one in b.delivery.held.items()} == {
@@ -446,14 +486,14 @@ def test_a_given_key_that_was_tampered_with_burns_its_pad_only(machine: Agreemen
     a, b = machine.both
     order = a.delivery.order(2, 16, {"k1": Key(b"x" * 16), "k2": Key(b"y" * 16)})
     a.delivery.serve()
-    a.journal.commit()
-    assert a.wire
-    sent = a.wire.pop()
+    assert a.channel is not None
+    sent = a.channel._items.pop()
     assert isinstance(sent, KeyAlloc)
     values = {name: getattr(sent, name) for name in sent.__struct_fields__}
     wrong = {"sealed": bytes(32), "tag": bytes(16), "ids": ["k1", "k3"], "size": 8}
+    a.send(KeyAlloc(**(values | {what: wrong[what]})))
     with pytest.raises(PeerViolation):
-        b.take(KeyAlloc(**(values | {what: wrong[what]})))
+        machine.run()
     machine.run()
     assert not order.done and order.cancelled and not b.delivery.held
     machine.asks(0, 1, USUAL)
