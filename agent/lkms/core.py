@@ -169,6 +169,9 @@ class Core(ABC):
                 except Exception:
                     log.exception("messages not sent peer=%s", peer)
                     asyncio.get_running_loop().call_soon(self._hang_up, peer, channel)
+            for pool in self._between(peer) if channel.blocked else ():
+                if pool.heard and not pool.told_short:  # what it offered before may be used up
+                    self._offer(pool)
 
 
 def far_end(link: LinkConfig) -> NodeId | None:

@@ -154,9 +154,9 @@ class Dispatch(Core, ABC):
                 pool.given(message)
 
     def _take_offer(self, pool: Pool, message: Offer) -> None:
-        """A hint. Answered when the other end asks for ours, or was told that we can tag, or cannot, and now is not so."""
+        """A hint. Answered when the other end needs ours, or was told that we can tag, or cannot, and now is not so."""
         pool.offered(message, self._now())
-        if message.asks or pool.told_short is not self._channels[pool.remote].mute:
+        if message.asks or message.short or pool.told_short is not self._channels[pool.remote].mute:
             self._offer(pool)
 
     def _asked(self, peer: NodeId, kind: type[Message], name: str) -> bool:

@@ -150,6 +150,7 @@ class End:
                 self.channel.put(self.pool.offer(self.pool.heard and self.channel.mute))
                 self.offering = False
             self.journal.leaving += [partial(self.wire.append, message) for message in self.channel.flush()]
+            self.offering |= self.channel.blocked and self.pool.heard and not self.pool.told_short
         self.journal.commit()
 
     def add(self, number: int) -> None:
@@ -168,7 +169,7 @@ class End:
         match message:
             case lkms.Offer():
                 self.pool.offered(message, self.now)
-                self.offering |= message.asks
+                self.offering |= message.asks or message.short
             case lkms.LinkHello():
                 self.pool.hello()
             case lkms.LinkSync():
@@ -294,6 +295,12 @@ class Agreement(RuleBasedStateMachine):
     @rule(end=ends)
     def refill(self, end: int) -> None:
         self.both[end].stream.refill()
+
+    @rule(end=ends)
+    def meet(self, end: int) -> None:
+        """The ends are, or are said to be, out of step."""
+        if self.both[end].wire is not None:
+            self.both[end].pool.meet()
 
     @rule(seconds=st.sampled_from([1, 20]))
     def wait(self, seconds: int) -> None:
@@ -428,6 +435,10 @@ class Agreement(RuleBasedStateMachine):
         """After everything the ends meet and go on: nothing hangs."""
         if not hasattr(self, "both"):
             return
+        if self.both[0].wire is not None and not End.meddled:
+            self.feed((0, 1), 4)
+            self.run()
+            assert all(end.pool.synced for end in self.both), "a meeting within a session hangs"
         self.attach(0, Attachment.CONNECTED)
         self.connect()
         self.attach(1, Attachment.CONNECTED)

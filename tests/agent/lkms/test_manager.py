@@ -13,6 +13,7 @@ from key_managers import Net, Node, audit, link_id, material, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, InvalidValue, PeerNotConnected, StorageFailed, UnknownKeyStream
 from qswitch.agent.lkms import maintenance
+from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.store import ledger
 from qswitch.agent.lkms.tags import MAX_WAITING
@@ -472,6 +473,31 @@ async def test_a_virtual_link_begins_anew_when_an_end_has_lost_all_key(net: Net,
     assert ones == [await read(ends[1], None) for _ in range(20)]
     assert not any(node.seen.alarms for node in net.nodes.values())
     audit(net, link, *fibres)
+
+
+@pytest.mark.parametrize("who", ["a", "b"])
+async def test_ends_that_meet_late_in_a_session_know_what_to_tag_with(net: Net, who: str) -> None:
+    """None of the blocks that were offered at its beginning is left."""
+    await line(net, "ab", 2)
+    a, b = net.nodes.values()
+    link = link_id(1)
+    await until(lambda: a.keys.levels(link).usable_bits == b.keys.levels(link).usable_bits > 0)
+    session, pool = a.keys._peers.session(b.id), net.nodes[who].keys._pools[link]
+    await net.feed(link, "a", "b", 40)
+    await until(lambda: a.keys.levels(link).usable_bits == b.keys.levels(link).usable_bits > 8 * 4096 * 40)
+    await open_stream(net, "a", "b", [link], 1024)
+    ones = [await read(a, index) for index in range(100)]
+    b.keys._pools[link].burn([1])
+    await until(lambda: not {0, 1} & set(a.keys._pools[link]._blocks))
+    for node in (a, b):
+        for channel in node.keys._channels.values():
+            channel._book.wipe()
+            channel._book = Key(bytearray())  # none is left over
+    pool.meet()
+    assert not pool.synced
+    await until(lambda: a.keys._pools[link].synced and b.keys._pools[link].synced)
+    assert ones == [await read(b, index) for index in range(100)]
+    assert await read(a, None) == await read(b, None) and a.keys._peers.session(b.id) is session
 
 
 async def test_what_is_told_for_too_long_without_key_ends_the_session(net: Net, caplog: pytest.LogCaptureFixture) -> None:

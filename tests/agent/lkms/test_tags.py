@@ -397,3 +397,25 @@ def test_what_the_documents_say_of_tags_is_so() -> None:
         assert f"{100 * TAG_KEY / octets:.1f} %" in said
     assert f"1 to {tags.MAX_BOOK} at once" in text and f"The last {RESERVE} octets" in text
     assert f"at most {MAX_ENVELOPE >> 10} KiB" in text
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_ends_that_meet_late_in_a_session_know_what_to_tag_with(who: int) -> None:
+    """None of the blocks that were offered at its beginning is left, and there was never need to offer more."""
+    world = Agreement()
+    world.begin()
+    channel = world.both[0].channel
+    for _ in range(6):
+        world.feed((0, 1), 4)
+        world.run()
+        for end in (0, 1):
+            world.pad(end, world.both[end].pool.available - 400)
+        world.run()
+    world.feed((0, 1), 4)
+    world.run()
+    for end in (0, 1):
+        world.both[end].channel.close()  # type: ignore[union-attr]  # what is left of the books
+    world.both[who].pool.meet()
+    world.run()
+    assert world.both[0].channel is channel
+    assert all(end.pool.synced for end in world.both)
