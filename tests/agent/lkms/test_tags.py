@@ -403,7 +403,7 @@ def test_what_the_documents_say_of_tags_is_so() -> None:
 def test_ends_that_meet_late_in_a_session_know_what_to_tag_with(who: int) -> None:
     """None of the blocks that were offered at its beginning is left, and there was never need to offer more."""
     world = Agreement()
-    world.begin()
+    world.begin(())
     channel = world.both[0].channel
     for _ in range(6):
         world.feed((0, 1), 4)
