@@ -289,7 +289,8 @@ class Relay(Message, frozen=True, tag="relay"):
     """Key of a virtual link on one hop: the blocks one after the other, XOR a pad, with a one-time tag over all of it.
 
     `pad` names the octets of the link between the two nodes of this hop: 32 for the tag, then one for each octet of key.
-    With `shares` above 1 it is no key but one of so many shares, which make key together.
+    With `shares` above 1 it is no key but one of so many shares, which make key together: each block with 32 octets more,
+    and `marks` has, for each block, its tag under what those are together.
     """
 
     link: Id
@@ -299,6 +300,7 @@ class Relay(Message, frozen=True, tag="relay"):
     ciphertext: bytes
     tag: bytes
     shares: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
+    marks: Sequence[Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]] = ()
 
 
 class RelayNack(Message, frozen=True, tag="relay-nack"):
@@ -395,7 +397,7 @@ def alloc_header(message: KeyAlloc) -> bytes:
 
 def relay_header(message: Relay) -> bytes:
     """What the tag of a relay message covers beside its ciphertext."""
-    return _encoder.encode((message.link, message.hops, message.blocks, message.pad, message.shares))
+    return _encoder.encode((message.link, message.hops, message.blocks, message.pad, message.shares, message.marks))
 
 
 class Codec:

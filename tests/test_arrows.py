@@ -44,6 +44,7 @@ PURE = [
     "agent/lkms/blocks.py",
     "agent/lkms/delivery.py",
     "agent/lkms/keys.py",
+    "agent/lkms/lines.py",
     "agent/lkms/pool.py",
     "agent/lkms/ranges.py",
     "agent/lkms/relay.py",

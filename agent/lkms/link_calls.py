@@ -11,9 +11,10 @@ from ..config import LkmsConfig
 from ..model import KeyLevels, LinkConfig, LinkId, LinkType, NodeId, RelayTotals
 from .core import Core, Observer, far_end
 from .keys import Key
+from .lines import high_mark
 from .pool import Pool, Totals
 from .ranges import pack
-from .relay import Relays, high_mark
+from .relay import Relays
 
 
 class LinkCalls(Core, ABC):

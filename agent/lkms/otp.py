@@ -52,6 +52,14 @@ def check(key: Key, header: bytes, body: bytes, tag: bytes) -> None:
         raise BadTag("tag does not match") from error
 
 
+def mark(key: Key, number: int, block: Key) -> bytes:
+    """The tag of a block of key that travels in shares. `key` has TAG_KEY octets, and is used for this alone."""
+    made = Poly1305(bytes(key.view()))
+    made.update(number.to_bytes(8))
+    made.update(block.view())
+    return made.finalize()
+
+
 def added(one: Key, other: Key) -> Key:
     """The XOR of two keys of the same length; both stay."""
     if len(one) != len(other):

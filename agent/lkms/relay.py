@@ -19,76 +19,24 @@ with one route.
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
+
+import msgspec
 
 from qswitch.protocol.lkms import AnyMessage, Lost, Relay, RelayNack, Segment, relay_header
 
 from ..errors import PeerViolation
-from ..model import LinkConfig, LinkId, LinkStatus, NodeId
+from ..model import LinkConfig, LinkId, NodeId
 from .keys import Key
-from .otp import TAG_KEY, BadTag, added, seal, unseal
+from .lines import BATCH_BLOCKS, BLOCK, QUEUE_OCTETS, Leg, Line, LinkTotals, Parcel
+from .otp import TAG_KEY, BadTag, seal, unseal
 from .pool import Pool, Refused
 from .ranges import Ranges, pack
-from .shares import Shares
-
-BLOCK = 4096
-BATCH_BLOCKS = 4
-WINDOW_BLOCKS = 64
-"""Blocks that may be on their way at once, at most. As with TCP, the window doubles with every round that arrives soon and
-shrinks when one takes long or fails: a slow hop further on must not cost the key of the fast ones before it."""
-SOON_SECONDS = 1.0
-QUEUE_OCTETS = 1 << 20
-"""Key in transit that waits for pads, per next hop; more is refused."""
-
-
-def high_mark(bandwidth_bps: int | None) -> int:
-    """Blocks kept ready on a virtual link: what two seconds at its bandwidth use, within reason."""
-    return 64 if not bandwidth_bps else max(16, min(256, 2 * bandwidth_bps // 8 // BLOCK))
+from .shares import Altered, Shares, draw
 
 
 class RelayJournal(Protocol):
-    def relay_totals(self, link: LinkId, totals: "LinkTotals") -> None: ...
-
-
-@dataclass(slots=True)
-class LinkTotals:
-    """In octets, since the link was created."""
-
-    relayed: int = 0
-    pads: int = 0
-    failures: int = 0
-
-
-Leg = tuple[LinkId, NodeId]
-"""What the source sends of a link, and where: (link or component, next hop)."""
-
-
-@dataclass(slots=True)
-class Parcel:
-    """Key in transit that waits for pads to the next hop."""
-
-    link: LinkId
-    previous: NodeId
-    hops: int
-    blocks: tuple[tuple[int, int], ...]
-    key: Key
-    since: float
-    shares: int = 1
-
-
-@dataclass(slots=True)
-class Line:
-    """What this node does for one virtual link: `route` as configured; `filling` between the low and the high mark.
-
-    `window` is how many blocks go on their way in one round, `round` when the one under way began.
-    """
-
-    route: LinkConfig
-    filling: bool = True
-    window: int = 1
-    round: float | None = None
-    paused_until: float = 0.0  # after a failure, so that a broken route costs little
+    def relay_totals(self, link: LinkId, totals: LinkTotals) -> None: ...
 
 
 @dataclass(slots=True)
@@ -170,9 +118,9 @@ class Relays:
         """Where the source sends what it makes for a link: over its route, or over all its components. Nowhere, at other
         nodes, or while one of them is missing or switched off."""
         parts = line.route.components or (line.route.link,)
-        routes = [part.route for one in parts if (part := self.lines.get(one)) is not None]
-        legs = [(one.link, hop) for one in routes if _starts(one) and (hop := one.next_hop) is not None]
-        return legs if len(legs) == len(parts) and _runs(line.route) else []
+        found = [part for one in parts if (part := self.lines.get(one)) is not None]
+        legs = [(one.route.link, hop) for one in found if one.starts and (hop := one.route.next_hop) is not None]
+        return legs if len(legs) == len(parts) and line.runs else []
 
     def _fill_one(self, line: Line, now: float) -> bool:
         """Sends one batch; False when there is nothing to do now, or nothing to do it with."""
@@ -183,7 +131,7 @@ class Relays:
             self._begin(line, pool, legs, now)
             return False
         held, on_the_way = pool.counts()
-        self._turn_window(line, on_the_way, now)
+        line.turn_window(on_the_way, now, self.wait_seconds)
         if held >= pool.capacity:
             line.filling = False
         elif held < pool.low_mark:
@@ -191,7 +139,7 @@ class Relays:
         count = min(BATCH_BLOCKS, pool.capacity - held, line.window - on_the_way)
         if not line.filling or count <= 0:
             return False
-        while count and self._any_short(legs, TAG_KEY + count * BLOCK, ask=count == 1):
+        while count and self._any_short(legs, count, ask=count == 1):
             count -= 1
         if not count:
             return False
@@ -205,45 +153,38 @@ class Relays:
         A relay message is authentic by itself. The session with the far end is up: its Offer came.
         """
         room = pool.counts()[0] + 2 <= pool.capacity
-        if pool.heard and room and self.mute(pool) and not self._any_short(legs, TAG_KEY + 2 * BLOCK, ask=True):
+        if pool.heard and room and self.mute(pool) and not self._any_short(legs, 2, ask=True):
             line.paused_until = now + self.pause_seconds
             self._make(line.route.link, legs, pool.next_numbers(2, both=True))
 
-    def _any_short(self, legs: list[Leg], octets: int, ask: bool) -> bool:
-        """Whether any leg lacks pads; all that do are asked for."""
+    def _any_short(self, legs: list[Leg], blocks: int, ask: bool) -> bool:
+        """Whether any leg lacks pads for so many blocks; all that do are asked for."""
+        octets = TAG_KEY + blocks * (BLOCK if len(legs) == 1 else BLOCK + TAG_KEY)
         return True in [self._pads_short(hop, octets, ask) for _, hop in legs]
 
-    def _turn_window(self, line: Line, on_the_way: int, now: float) -> None:
-        if line.round is None or on_the_way:
-            return
-        if now - line.round < SOON_SECONDS:
-            line.window = min(WINDOW_BLOCKS, 2 * line.window)
-        elif now - line.round > self.wait_seconds / 2:
-            line.window = max(1, line.window // 2)
-        line.round = None
-
     def _make(self, link: LinkId, legs: list[Leg], numbers: Iterable[int]) -> None:
-        payloads, blocks = [Key(bytearray()) for _ in legs], []
-        for number in numbers:
-            self.made(link, number, self._draw(payloads))
-            blocks.append((number, BLOCK))
-        pads = sum(
-            self._pass_on(part, hop, 0, tuple(blocks), payload, len(legs))
-            for (part, hop), payload in zip(legs, payloads, strict=True)
-        )
         if len(legs) > 1:
-            self._count(link, len(blocks) * BLOCK, pads)
+            self._make_shares(link, legs, numbers)
+            return
+        payload, blocks = Key(bytearray()), []
+        for number in numbers:
+            key = Key(self.random(BLOCK))
+            payload.append(key.take(0, BLOCK))
+            blocks.append((number, BLOCK))
+            self.made(link, number, key)
+        self._pass_on(Parcel(link, self.local, 0, tuple(blocks), payload, 0.0), legs[0][1])
 
-    def _draw(self, payloads: list[Key]) -> Key:
-        """A new block: the XOR of a fresh share for each of the payloads, at the end of which the shares are put."""
-        block = Key(bytearray(BLOCK))
-        for payload in payloads:
-            share = Key(self.random(BLOCK))
-            whole = added(block, share)
-            block.wipe()
-            block = whole
-            payload.append(share)
-        return block
+    def _make_shares(self, link: LinkId, legs: list[Leg], numbers: Iterable[int]) -> None:
+        """One share of each block over each leg."""
+        payloads, blocks, marks, pads = [Key(bytearray()) for _ in legs], list[tuple[int, int]](), list[bytes](), 0
+        for number in numbers:
+            block, tag = draw(number, BLOCK, payloads, self.random)
+            self.made(link, number, block)
+            blocks.append((number, BLOCK + TAG_KEY))
+            marks.append(tag)
+        for (part, hop), payload in zip(legs, payloads, strict=True):
+            pads += self._pass_on(Parcel(part, self.local, 0, tuple(blocks), payload, 0.0, len(legs), marks), hop)
+        self._count(link, len(blocks) * BLOCK, pads)
 
     # Every hop -----------------------------------------------------------------------------------------------------------
 
@@ -259,14 +200,13 @@ class Relays:
         """Physical links to a neighbour: those that nothing is relayed on."""
         return [pool for link, pool in self.pools.items() if pool.remote == neighbour and link not in self.lines]
 
-    def _pass_on(
-        self, link: LinkId, next_hop: NodeId, hops: int, blocks: tuple[tuple[int, int], ...], key: Key, shares: int
-    ) -> int:
+    def _pass_on(self, parcel: Parcel, next_hop: NodeId) -> int:
         """Pads, sends and wipes; the octets of pad it cost. To be called when there are pads enough."""
-        pad, segments = self._take_pads(link, next_hop, TAG_KEY + len(key), blocks)
-        bare = Relay(link, hops, blocks, segments, b"", b"", shares)
+        link, key = parcel.link, parcel.key
+        pad, segments = self._take_pads(link, next_hop, TAG_KEY + len(key), parcel.blocks)
+        bare = Relay(link, parcel.hops, parcel.blocks, segments, b"", b"", parcel.shares, parcel.marks)
         ciphertext, tag = seal(pad, relay_header(bare), key)
-        self.send(next_hop, Relay(link, hops, blocks, segments, ciphertext, tag, shares))
+        self.send(next_hop, msgspec.structs.replace(bare, ciphertext=ciphertext, tag=tag))
         self._count(link, len(key), len(pad))
         pad.wipe()
         key.wipe()
@@ -338,6 +278,8 @@ class Relays:
             raise Refused("the route does not come this way")
         if line.route.next_hop is None and message.shares != self._expected(line):
             raise Refused("the two ends do not agree on how many shares make the key")
+        if len(message.marks) != (len(message.blocks) if message.shares > 1 else 0):
+            raise Refused("shares have marks, and each of them one")
         if sum(size for _, size in message.blocks) != len(message.ciphertext):
             raise BadTag("blocks and ciphertext differ in length")
         return unseal(pad, relay_header(message), message.ciphertext, message.tag)
@@ -356,35 +298,46 @@ class Relays:
         blocks = tuple((number, size) for number, size in message.blocks)
         if next_hop is None:
             self._count(link, len(message.ciphertext), 0)
-            take = self.arrived if self.lines[link].route.component_of is None else partial(self._take_share, now=now)
+            if message.shares > 1:
+                self._take_shares(sender, message, key, now)
+                return
             for number, size in blocks:
-                take(link, number, key.cut(size), message.hops)
+                self.arrived(link, number, key.cut(size), message.hops)
             return
         queue = self.queues.setdefault(next_hop, deque())
         if not self.reachable(next_hop) or sum(len(one.key) for one in queue) > QUEUE_OCTETS or message.hops >= 255:
             key.wipe()
             self._refuse(sender, link, blocks, "the next hop is not reachable")
             return
-        queue.append(Parcel(link, sender, message.hops + 1, blocks, key, now, message.shares))
+        queue.append(Parcel(link, sender, message.hops + 1, blocks, key, now, message.shares, message.marks))
         self._pump(next_hop, now)
 
-    def _take_share(self, component: LinkId, number: int, share: Key, hops: int, now: float) -> None:
-        """At the destination: with its last share a block is taken in, and what that shows to be lost is given up."""
+    def _take_shares(self, sender: NodeId, message: Relay, key: Key, now: float) -> None:
+        """At the destination. Raises PeerViolation when what is whole now is not what its source made."""
+        component = LinkId(message.link)
         link = self.lines[component].route.component_of
-        pool, shares = (self.pools.get(link), self.shares[link]) if link is not None else (None, None)
-        if link is None or shares is None or pool is None or number <= pool.totals.highest:
-            share.wipe()
-            return
-        try:
-            whole = shares.take(component, number, share, hops, now)
-        except ValueError:
-            self._count_failure(link)
-            self._give_up(link, [number])
-            return
+        pool, altered = (self.pools.get(link) if link is not None else None), list[int]()
+        for (number, size), tag in zip(message.blocks, message.marks, strict=True):
+            share = key.cut(size)
+            if link is None or pool is None or number <= pool.totals.highest:
+                share.wipe()
+                continue
+            try:
+                self._take_share(link, number, self.shares[link].take(component, number, share, tag, message.hops, now))
+            except (ValueError, Altered) as error:
+                altered += [number] if isinstance(error, Altered) else []
+                self._count_failure(link)
+                self._give_up(link, [number])
+        if altered:
+            what = f"shares of link {link} that are not what their source made: a node on one of the paths has changed them"
+            raise PeerViolation(sender, f"completes {what}")
+
+    def _take_share(self, link: LinkId, number: int, whole: tuple[Key, int] | None) -> None:
+        """With its last share a block is taken in, and what that shows to be lost is given up."""
         if whole is not None:
-            self._count(link, len(whole.key), 0)
-            self._give_up(link, shares.overtaken(number))
-            self.arrived(link, number, whole.key, whole.hops)
+            self._count(link, len(whole[0]), 0)
+            self._give_up(link, self.shares[link].overtaken(number))
+            self.arrived(link, number, *whole)
 
     def _give_up(self, link: LinkId, numbers: Collection[int]) -> None:
         """Tells the source of blocks that never will be whole, for it to burn them."""
@@ -409,7 +362,7 @@ class Relays:
                 return
             else:
                 queue.popleft()
-                self._pass_on(parcel.link, next_hop, parcel.hops, parcel.blocks, parcel.key, parcel.shares)
+                self._pass_on(parcel, next_hop)
         del self.queues[next_hop]
 
     # Failures ------------------------------------------------------------------------------------------------------------
@@ -442,15 +395,6 @@ class Relays:
         total = self.total(link)
         total.failures += 1
         self.journal.relay_totals(link, total)
-
-
-def _runs(route: LinkConfig) -> bool:
-    return route.enabled and route.status is not LinkStatus.OFF
-
-
-def _starts(route: LinkConfig) -> bool:
-    """Whether this node is the source."""
-    return _runs(route) and route.previous_hop is None and route.next_hop is not None
 
 
 def _consumer(link: LinkId, sender: NodeId, receiver: NodeId, blocks: Iterable[tuple[int, int]]) -> str:

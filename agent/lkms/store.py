@@ -31,10 +31,10 @@ from ..model import KeyStreamId, LinkId
 from .database import connect, mark, next_opening, take_lock, unseal
 from .delivery import StoredKey
 from .keys import Key
+from .lines import LinkTotals
 from .master_key import find, follow, make, read, successor
 from .pool import Block, Totals
 from .readers import Readers, Reading
-from .relay import LinkTotals
 from .seal import Seal, Sealed, change_master, opened
 from .streams import Attachment, Progress, StoredChunk
 

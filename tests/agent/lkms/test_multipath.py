@@ -5,6 +5,7 @@ import sqlite3
 from dataclasses import replace
 from functools import reduce
 
+import msgspec
 import pytest
 from key_managers import Net, audit, link_id, node_id, until
 
@@ -62,7 +63,7 @@ async def test_no_relay_nor_any_two_know_what_the_ends_share(net: Net, monkeypat
             octets = bytes(key.view())
             for at, (number, size) in enumerate(message.blocks):
                 assert number not in mine
-                mine[number] = octets[at * size : (at + 1) * size]
+                mine[number] = octets[at * size : at * size + 4096]  # what follows is for the tag
         FORWARD(self, sender, message, key, now)
 
     monkeypatch.setattr(Relays, "_forward", spy)
@@ -130,9 +131,7 @@ async def test_a_path_that_fails_costs_what_was_on_its_way_and_heals(net: Net, m
             sent += 1
             if sent == 2:
                 changed = bytes([message.ciphertext[0] ^ 1]) + message.ciphertext[1:]
-                message = Relay(
-                    message.link, message.hops, message.blocks, message.pad, changed, message.tag, message.shares
-                )
+                message = msgspec.structs.replace(message, ciphertext=changed)
         honest(peer, message)  # type: ignore[arg-type]
 
     monkeypatch.setattr(c.keys._relays, "send", losing)
@@ -146,6 +145,31 @@ async def test_a_path_that_fails_costs_what_was_on_its_way_and_heals(net: Net, m
     assert all(stored(net, "a", link)[one] == stored(net, "e", link)[one] for one in both)
     await until(lambda: e.keys.relay_totals(link).held_bits == 0)
     audit(net, *map(link_id, (*range(1, 7), 90)))
+
+
+async def test_a_relay_node_that_changes_its_share_is_found_out(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node itself, which has the share in clear and tags what it makes of it."""
+    await star(net, 60)
+    a, c, e = (net.nodes[name] for name in "ace")
+    honest = [False]
+
+    def lying(self: Relays, sender: NodeId, message: Relay, key: Key, now: float) -> None:
+        if self is c.keys._relays and not honest[0]:
+            for at in range(0, len(key), 4096 + 32):
+                key._material[at] ^= 1
+        FORWARD(self, sender, message, key, now)
+
+    monkeypatch.setattr(Relays, "_forward", lying)
+    a.keys._relays.pause_seconds = 0.1
+    link = await net.paths(90, *ROUTES)
+    await until(lambda: bool(e.seen.alarms))
+    assert "a node on one of the paths has changed them" in e.seen.alarms[0]
+    await until(lambda: e.keys.relay_totals(link).failures > 2)
+    assert e.keys.levels(link).generated_bits == 0 and a.keys.levels(link).usable_bits == 0
+    honest[0] = True
+    await until(lambda: e.keys.levels(link).usable_bits > 8 * 4096 * 8)
+    mine, theirs = stored(net, "a", link), stored(net, "e", link)
+    assert mine.keys() & theirs.keys() and all(mine[one] == theirs[one] for one in mine.keys() & theirs.keys())
 
 
 async def test_a_crash_of_the_destination_loses_shares_and_nothing_else(net: Net) -> None:

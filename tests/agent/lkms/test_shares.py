@@ -15,16 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from qswitch.agent.lkms import relay
 from qswitch.agent.lkms.keys import Key
+from qswitch.agent.lkms.lines import BLOCK, LinkTotals
+from qswitch.agent.lkms.otp import mark
 from qswitch.agent.lkms.pool import Block, Pool, Totals
-from qswitch.agent.lkms.relay import LinkTotals, Relays
-from qswitch.agent.lkms.shares import LIMIT, Shares
+from qswitch.agent.lkms.relay import Relays
+from qswitch.agent.lkms.shares import LIMIT, Altered, Shares
 from qswitch.agent.model import LinkConfig, LinkId, LinkType, NodeId
 from qswitch.protocol import lkms
 from qswitch.protocol.lkms import AnyMessage, Have, Lost, Segment
 
-WHOLE, SIZE, WAIT = LinkId("whole"), 64, 5.0
+WHOLE, SIZE, WAIT = LinkId("whole"), 96, 5.0
+TAG = bytes(16)
 
 
 def xor(*keys: bytes) -> bytes:
@@ -39,6 +41,8 @@ def test_only_all_shares_once_each_are_a_block(data: st.DataObject, count: int) 
     """Shares of some blocks, some left out, some doubled, in any order."""
     components = [LinkId(f"c{at}") for at in range(count)]
     draws = {(number, one): random.Random(f"{number}{one}").randbytes(SIZE) for number in range(5) for one in components}
+    wholes = {number: xor(*(draws[number, one] for one in components)) for number in range(5)}
+    tags = {number: mark(Key(one[-32:]), number, Key(one[:-32])) for number, one in wholes.items()}
     sent = data.draw(st.lists(st.sampled_from(sorted(draws)), max_size=40))
     shares, came = Shares(frozenset(components)), dict[int, list[LinkId]]()
     for number, component in sent:
@@ -46,15 +50,15 @@ def test_only_all_shares_once_each_are_a_block(data: st.DataObject, count: int) 
         before = came.setdefault(number, [])
         if component in before:
             with pytest.raises(ValueError, match="came before"):
-                shares.take(component, number, key, 1, 0.0)
+                shares.take(component, number, key, tags[number], 1, 0.0)
             came[number] = []
         else:
             before.append(component)
-            whole = shares.take(component, number, key, len(before), 0.0)
+            whole = shares.take(component, number, key, tags[number], len(before), 0.0)
             assert (whole is not None) is (len(before) == count)
             if whole is not None:
-                assert bytes(whole.key.view()) == xor(*(draws[number, one] for one in components))
-                assert whole.hops == count
+                assert bytes(whole[0].view()) == wholes[number][:-32]
+                assert whole[1] == count
                 came[number] = []
         assert not any(key.view()), "a share is wiped"
     assert shares.held == SIZE * sum(bool(one) for one in came.values())
@@ -64,14 +68,32 @@ def test_only_all_shares_once_each_are_a_block(data: st.DataObject, count: int) 
 def test_what_waits_is_bounded_and_ends() -> None:
     shares = Shares(frozenset((LinkId("a"), LinkId("b"))))
     for number in range(LIMIT):
-        assert shares.take(LinkId("a"), number, Key(bytes(SIZE)), 0, float(number)) is None
+        assert shares.take(LinkId("a"), number, Key(bytes(SIZE)), TAG, 0, float(number)) is None
     with pytest.raises(ValueError, match="wait for shares"):
-        shares.take(LinkId("a"), LIMIT, Key(bytes(SIZE)), 0, 0.0)
-    with pytest.raises(ValueError, match="differs in length"):
-        shares.take(LinkId("b"), 7, Key(bytes(SIZE - 1)), 0, 0.0)
+        shares.take(LinkId("a"), LIMIT, Key(bytes(SIZE)), TAG, 0, 0.0)
+    with pytest.raises(ValueError, match="length"):
+        shares.take(LinkId("b"), 7, Key(bytes(SIZE - 1)), TAG, 0, 0.0)
     assert shares.late(100.5, 50.0) == [number for number in range(51) if number != 7]
     assert shares.overtaken(60) == list(range(51, 60))
     assert len(shares.wipe()) == LIMIT - 60 and shares.held == 0
+
+
+@given(st.integers(0, 8 * SIZE - 1), st.booleans())
+def test_a_share_that_was_changed_is_found_out(bit: int, in_share: bool) -> None:
+    """Any bit of a share, or of its tag, by a node that is on one of the two paths."""
+    one, other = random.Random(1).randbytes(SIZE), random.Random(2).randbytes(SIZE)
+    whole = xor(one, other)
+    tag = mark(Key(whole[-32:]), 4, Key(whole[:-32]))
+    shares = Shares(frozenset((LinkId("a"), LinkId("b"))))
+    assert shares.take(LinkId("a"), 4, Key(one), tag, 0, 0.0) is None
+    changed = bytearray(other if in_share else tag)
+    changed[bit // 8 % len(changed)] ^= 1 << bit % 8
+    clamped = in_share and bit // 8 - (SIZE - 32) in range(16)  # bits of Poly1305's r that do not count
+    try:
+        found = shares.take(LinkId("b"), 4, Key(changed if in_share else other), bytes(tag if in_share else changed), 0, 0.0)
+        assert clamped and found is not None and bytes(found[0].view()) == whole[:-32]
+    except Altered:
+        assert shares.held == 0
 
 
 # A network -------------------------------------------------------------------------------------------------------------
@@ -366,7 +388,7 @@ class Network(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        assert self.sites["z"].relays.held(WHOLE) <= LIMIT * relay.BLOCK
+        assert self.sites["z"].relays.held(WHOLE) <= LIMIT * (BLOCK + 32)
 
     @invariant()
     def nothing_is_used_twice(self) -> None:
