@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from qswitch.protocol.etsi004 import MAX_KEY_CHUNK_SIZE, NEXT_INDEX, U32_MAX, Dialect, Qos
+from qswitch.protocol.etsi015 import MAX_DISJOINT_PATHS
 
 from .client import Client, KeyChunk
 from .descriptor import Descriptor, Identity
@@ -236,6 +237,16 @@ def _timeout[F: Callable[..., Any]](most: int) -> Callable[[F], F]:
     )
 
 
+_paths = click.option(
+    "--disjoint-paths",
+    "paths",
+    type=click.IntRange(1, MAX_DISJOINT_PATHS),
+    default=1,
+    metavar="K",
+    help="Key that fewer than K relay nodes together know nothing of, or none.",
+)
+
+
 @main.command("open")
 @_peer
 @click.option("--ksid", type=click.UUID, help="Join this key stream, or agree on this identifier beforehand.")
@@ -248,15 +259,19 @@ def _timeout[F: Callable[..., Any]](most: int) -> Callable[[F], F]:
 @click.option("--min-bps", type=_u32, default=0, help="Least key needed, bit/s.")
 @click.option("--jitter", type=_u32, default=0, help="Deviation of the rate, bit/s.")
 @click.option("--priority", type=_u32, default=0)
+@_paths
 @_command
-async def open_(caller: Caller, peer: str, ksid: uuid.UUID | None, **qos: int) -> None:
+async def open_(caller: Caller, peer: str, ksid: uuid.UUID | None, paths: int, **qos: int) -> None:
     """Open a key stream with another application, or join the one it opened.
 
     0 leaves a figure of the quality of service to the network.
     """
     wanted = Qos(key_chunk_size=qos.pop("chunk_size"), **qos)  # type: ignore[arg-type]
     async with caller.client() as client:
-        reply = await client.open_connect(caller.identity.uri, caller.peer(peer), wanted, str(ksid) if ksid else None)
+        asked = f"?disjoint-paths={paths}" if paths > 1 else ""
+        reply = await client.open_connect(
+            caller.identity.uri, caller.peer(peer) + asked, wanted, str(ksid) if ksid else None
+        )
     status = {"status": reply.status.value, "status_name": reply.status.name}
     _print(caller, {"ksid": reply.ksid, **status, "qos": dataclasses.asdict(reply.qos)})
 
@@ -329,14 +344,17 @@ async def key_status(caller: Caller, slave: str) -> None:
 @click.option("--size", type=click.IntRange(1), help="Bits of each; the node's usual size when not given.")
 @click.option("--also", multiple=True, shell_complete=_complete_application, help="A further slave of the same keys.")
 @click.option("--show", is_flag=True, help="Print the keys themselves, in hex.")
+@_paths
 @_command
-async def enc_keys(caller: Caller, slave: str, number: int, size: int | None, also: tuple[str, ...], show: bool) -> None:
+async def enc_keys(
+    caller: Caller, slave: str, number: int, size: int | None, also: tuple[str, ...], show: bool, paths: int
+) -> None:
     """Get new keys to share with SLAVE (014 "Get key"), who fetches them by the ids shown.
 
     Shows id, length and fingerprint of each, not the key. A key is delivered once: with --show or not at all.
     """
     async with caller.rest() as client:
-        keys = await client.enc_keys(caller.sae(slave), number, size, [caller.sae(one) for one in also])
+        keys = await client.enc_keys(caller.sae(slave), number, size, [caller.sae(one) for one in also], paths)
     _print_keys(caller, keys, show)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError
-from .model import Endpoint, InterfaceId
+from .model import MAX_DISJOINT_PATHS, Endpoint, InterfaceId
 
 # Of NETCONF over SSH and TLS, and of their Call Home (RFC 6242, 7589, 8071).
 SSH_PORT, TLS_PORT = 830, 6513
@@ -201,6 +201,8 @@ def _controller(
         call_home=call_home,
     )
     table.done()
+    if not 1 <= config.disjoint_paths <= MAX_DISJOINT_PATHS:
+        raise table.wrong("disjoint_paths", f"must be from 1 to {MAX_DISJOINT_PATHS}")
     return config
 
 

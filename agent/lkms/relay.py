@@ -276,13 +276,14 @@ class Relays:
         line = self.lines.get(LinkId(message.link))
         if line is None or line.route.previous_hop != sender:
             raise Refused("the route does not come this way")
-        if line.route.next_hop is None and message.shares != self._expected(line):
-            raise Refused("the two ends do not agree on how many shares make the key")
-        if len(message.marks) != (len(message.blocks) if message.shares > 1 else 0):
-            raise Refused("shares have marks, and each of them one")
         if sum(size for _, size in message.blocks) != len(message.ciphertext):
             raise BadTag("blocks and ciphertext differ in length")
-        return unseal(pad, relay_header(message), message.ciphertext, message.tag)
+        key = unseal(pad, relay_header(message), message.ciphertext, message.tag)
+        marked = len(message.marks) == (len(message.blocks) if message.shares > 1 else 0)
+        if not marked or (line.route.next_hop is None and message.shares != self._expected(line)):
+            key.wipe()
+            raise Refused("the two ends do not agree on how many shares make the key")
+        return key
 
     def _expected(self, line: Line) -> int:
         """How many shares make the key that this line brings to its destination; 0 where nobody knows."""

@@ -63,6 +63,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("port = 8443", "", ["[controller]", "port", "missing"]),
         ("port = 8443", 'port = "x"', ["[controller]", "port", "int"]),
         ("port = 8443", "port = 8443\ncolour = 1", ["[controller]", "colour"]),
+        ("port = 8443", "port = 8443\ndisjoint_paths = 9", ["[controller]", "disjoint_paths", "from 1 to 8"]),
         ('b = "B:2"', 'b = "C:2"', ["[fibres]", "'C'"]),
         ('b = "B:2"', 'b = "B"', ["[fibres]", "b"]),
         ('b = "B:2"', 'b = "A:1"', ["[[fibres]]", "A:1"]),

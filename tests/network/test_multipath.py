@@ -49,6 +49,34 @@ async def test_an_operator_makes_a_link_over_two_paths(triangle: Emulation) -> N
     assert made["link"] not in {one["link"] for one in listed}
 
 
+async def test_a_path_that_breaks_stops_the_link_with_the_reason_until_it_is_whole(triangle: Emulation) -> None:
+    """A ring has two ways round: there is nothing to take instead, and one alone is never enough."""
+    create = ("link", "create", "Alpha", "Beta", "--disjoint-paths", "2", "--wait", "60", "-o", "json")
+    made = json.loads((await qkdctl(triangle, *create))[1])
+
+    async def until(status: str) -> dict[str, Any]:
+        async with triangle.api() as api, asyncio.timeout(60):
+            while (view := (await api.get(f"/v1/links/{made['link']}")).json())["status"] != status:
+                await asyncio.sleep(0.1)
+        return dict(view)
+
+    triangle.set_cut("beta-gamma", cut=True)
+    try:
+        await until("PASSIVE")
+        async with triangle.api() as api, asyncio.timeout(30):
+            while "problem" not in (broken := (await api.get(f"/v1/links/{made['link']}")).json()):
+                await asyncio.sleep(0.1)
+        assert "only 1 node-disjoint route joins Alpha and Beta over links that are ACTIVE" in broken["problem"]
+        assert sorted(path["status"] for path in broken["paths"]) == ["ACTIVE", "OFF"]
+        await asyncio.gather(*(triangle.kill(f"{name}/agent") for name in ("alpha", "gamma")))
+        await asyncio.gather(*(triangle.start_process(name, "agent") for name in ("Alpha", "Gamma")))
+    finally:
+        triangle.set_cut("beta-gamma", cut=False)
+    whole = await until("ACTIVE")
+    assert "problem" not in whole and await names(triangle, whole) == await names(triangle, made)
+    assert (await qkdctl(triangle, "link", "delete", made["link"], "--yes"))[0] == 0
+
+
 @pytest.mark.parametrize("dialect", list(Dialect))
 async def test_an_application_asks_by_004(triangle: Emulation, dialect: Dialect) -> None:
     alpha, beta = application(triangle, "alpha-1")["uri"], application(triangle, "beta-1")["uri"]

@@ -305,6 +305,11 @@ def other_hops(message: Relay) -> Iterable[Relay]:
     yield msgspec.structs.replace(message, hops=message.hops + 1)
 
 
+def as_a_share(message: Relay) -> Iterable[Relay]:
+    """Of two, as if its blocks were only half of a key each."""
+    yield msgspec.structs.replace(message, shares=2, marks=[bytes(16)] * len(message.blocks))
+
+
 def another_link(message: Relay) -> Iterable[Relay]:
     yield msgspec.structs.replace(message, link=OTHER)
 
@@ -357,7 +362,7 @@ def swapped() -> Callable[[Relay], Iterable[Relay]]:
 
 CHANGES: dict[str, Callable[[], Callable[[Relay], Iterable[Relay]]]] = {
     one.__name__: (lambda one=one: one)  # type: ignore[misc]
-    for one in (changed, tag_changed, renumbered, other_hops, another_link, pads_moved, cut, cut_with_its_blocks,
+    for one in (changed, tag_changed, renumbered, other_hops, as_a_share, another_link, pads_moved, cut, cut_with_its_blocks,
                 played_again, dropped, injected)
 } | {"swapped": swapped}  # fmt: skip
 
