@@ -323,18 +323,23 @@ class ApplicationTable:
         again = index is not None and index == mine.last_index
         if not again:
             self._check_rate(have, mine)
-        seconds = have.seconds(mine)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._settle(have)
-                await self._wait_peer(have, seconds)
-                chunk = await self._keys.get_chunk(have.ksid, index, me)
-        except TimeoutError:
-            raise TimedOut("GET_KEY", seconds) from None
+        chunk = self._keys.chunk_at_once(have.ksid, index, me) if have.settled else None
+        if chunk is None:
+            chunk = await self._wait_chunk(have, me, index)
         if not again:
             mine.bucket.take(8 * len(chunk.key))
         mine.last_index = chunk.index
         return chunk
+
+    async def _wait_chunk(self, have: Stream, me: str, index: int | None) -> Chunk:
+        seconds = have.seconds(have.holders[me])
+        try:
+            async with asyncio.timeout(seconds):
+                await self._settle(have)
+                await self._wait_peer(have, seconds)
+                return await self._keys.get_chunk(have.ksid, index, me)
+        except TimeoutError:
+            raise TimedOut("GET_KEY", seconds) from None
 
     def _check_rate(self, have: Stream, mine: Holder) -> None:
         rate = have.entry.qos.max_bandwidth_bps or mine.qos.max_bps

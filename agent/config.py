@@ -131,6 +131,7 @@ class LkmsConfig:
     master_key: MasterKeySource
     capacity_blocks: int = 1000
     refill_percent: int = 80
+    release_ahead: int = 0  # chunks of a key stream (004) that may be lost in a crash for the sake of speed
     doubt_seconds: float = 10.0  # a block held by one end only is burnt after this
     ledger: bool = False  # keep a record (no key) of every use, for audits
     peers: dict[NodeId, Endpoint] = field(default_factory=dict)
@@ -374,6 +375,7 @@ def _lkms(table: _Table) -> LkmsConfig:
         master_key=_master_key(table),
         capacity_blocks=table.within("capacity_blocks", 1, MAX_CAPACITY_BLOCKS, 1000),
         refill_percent=table.within("refill_percent", 1, 100, 80),
+        release_ahead=table.within("release_ahead", 0, 31, 0),
         doubt_seconds=table.get("doubt_seconds", float, 10.0),
         ledger=table.get("ledger", bool, False),
         peers=peers,

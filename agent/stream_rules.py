@@ -5,7 +5,6 @@ pair that `TRANSITIONS` lacks is refused: to OPEN_CONNECT it means that the entr
 to GET_KEY and CLOSE that the caller has no such stream.
 """
 
-import json
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -308,8 +307,7 @@ class Bucket:
 
 def metadata(age_ms: int, hops: int) -> bytes:
     """004 table 3: a JSON object of at most METADATA_SIZE octets."""
-    values = {"age": min(max(age_ms, 0), 2**32 - 1), "hops": min(max(hops, 0), 2**16 - 1)}
-    return json.dumps(values, separators=(",", ":")).encode()
+    return b'{"age":%d,"hops":%d}' % (min(max(age_ms, 0), 2**32 - 1), min(max(hops, 0), 2**16 - 1))
 
 
 # Room for any values, so that whether it suffices is known before key is touched (004 status 8 consumes none).

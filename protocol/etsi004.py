@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 from enum import Enum, IntEnum
+from functools import lru_cache
 from typing import Any
 
 MAX_REQUEST_PAYLOAD = 16_384  # octets; two URIs and less than 400 octets of fields
@@ -180,7 +181,7 @@ class _Fields:
 
     def ksid(self) -> str | None:
         octets = bytes(self.take(16))
-        return str(uuid.UUID(bytes=octets)) if any(octets) else None
+        return _name(octets) if any(octets) else None
 
     def stream(self) -> str:
         """A KSID of GET_KEY or CLOSE: null, from a client that missed its OPEN_CONNECT's failure, is an unknown stream."""
@@ -197,6 +198,11 @@ class _Fields:
     def end(self) -> None:
         if self._rest:
             raise ProtocolError(f"{len(self._rest)} octets after the last field")
+
+
+@lru_cache(1024)
+def _name(octets: bytes) -> str:
+    return str(uuid.UUID(bytes=octets))
 
 
 def _text(octets: memoryview) -> str:

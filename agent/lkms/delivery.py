@@ -5,10 +5,11 @@ allocates it from blocks it owns, writes that down, tells the other end, and del
 to hold it durably; the other end delivers it once to its own application. Both ends are alike: which application asks
 where decides who is master of a key.
 
-Keys of the usual size are put by ahead of demand (the *stock*): allocated, held at both ends, not delivered yet. To
-deliver one of them costs one commit and no message. What is asked for beyond the stock, or in another size, is allocated
-when it is asked for; the allocation is written down before anything is said, so that such a key needs no row of its own
-at this end: when this process ends before the answer, nobody ever gets it.
+Keys of the usual size are put by at both ends ahead of demand (the *stock*): allocated, held at both ends, not delivered
+yet. To deliver one of them costs one commit and no message, and for who asks quickly no commit of its own (ahead.py).
+What is asked for beyond the stock, or in another size, is allocated when it is asked for; the allocation is written down
+before anything is said, so that such a key needs no row of its own at this end: when this process ends before the answer,
+nobody ever gets it.
 
 When the ends meet, each says what it has put by; what the other does not hold is burnt, what both hold stays deliverable.
 What an end holds for its own application and the other has not put by (any more) was delivered there, or is lost: it is
@@ -17,6 +18,7 @@ kept for its time to live. An end takes no more keys than it has room for, and s
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from qswitch.protocol.lkms import (
@@ -34,6 +36,7 @@ from qswitch.protocol.lkms import (
 
 from ..errors import PeerViolation
 from ..model import KeyStreamId, LinkId, NodeId
+from .ahead import Ahead
 from .keys import Key
 from .otp import TAG_KEY, BadTag, seal, unseal
 from .pool import EPOCHS, Pool, Refused, Taken
@@ -79,6 +82,9 @@ class DeliveryJournal(Protocol):
     def key_since(self, ksid: KeyStreamId, key_id: str, since: float) -> None: ...
     def key_gone(self, ksid: KeyStreamId, key_id: str) -> None: ...
     def keys_gone(self, ksid: KeyStreamId) -> None: ...
+    def ahead(self, ksid: KeyStreamId, octets: int) -> None: ...
+    def after(self, callback: Callable[[], None]) -> None:
+        """Calls back once all that was noted so far is durable."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +97,7 @@ class Order:
     from_stock: list[str] = field(default_factory=list)
     under_way: int = 0  # allocated, the other end has not said yet that it has them
     done: bool = False
+    sure: bool = True  # when done: needs no commit
     cancelled: bool = False
     wrapped: Mapping[str, Key] | None = None  # keys that are given, to be held by the other end as well
 
@@ -134,6 +141,10 @@ class Delivery:
     batches: dict[int, _Batch] = field(default_factory=dict)
     gone: dict[str, None] = field(default_factory=dict)  # fetched here lately
     taken: list[str] = field(default_factory=list)  # delivered from the stock, the other end has not been told
+    ahead: Ahead[str] = field(init=False)  # of those that are `ready`
+
+    def __post_init__(self) -> None:
+        self.ahead = Ahead(self.journal.after)
 
     # The two ends meet ---------------------------------------------------------------------------------------------------
 
@@ -198,6 +209,7 @@ class Delivery:
             lost = self.ready.pop(key_id, None) or self.doubtful.pop(key_id, None)
             if lost is not None:
                 lost.key.wipe()
+                self.ahead.discard(key_id)
                 self.journal.key_gone(self.config.ksid, key_id)
         self.ready |= self.doubtful
         self.doubtful.clear()
@@ -233,13 +245,41 @@ class Delivery:
         return len(self.orders) < waiting
 
     def _complete(self, order: Order, from_stock: int) -> None:
-        for key_id in list(self.ready)[:from_stock]:
+        order.from_stock = list(islice(self.ready, from_stock))
+        order.sure = all(map(self.ahead.free, order.from_stock))
+        for key_id in order.from_stock:
             order.keys[key_id] = self.ready.pop(key_id)
-            order.from_stock.append(key_id)
-            self.journal.key_gone(self.config.ksid, key_id)
+            if not self.ahead.discard(key_id):
+                self.journal.key_gone(self.config.ksid, key_id)
+        if from_stock and (not order.sure or len(self.ahead) <= self.ahead.size // 2):
+            self._run_ahead(order.sure)
         self.orders.remove(order)
         self.consumed += len(order.keys) * order.octets
         order.done = True
+
+    def _run_ahead(self, sure: bool) -> None:
+        """Releases the next keys of the stock together with what was just taken from it, when they are asked for quickly."""
+        size = self.ahead.pace(self.clock(), waits=not sure)
+        window = [key_id for key_id in islice(self.ready, size - 1) if key_id not in self.ahead]
+        if window:
+            for key_id in window:
+                self.journal.key_gone(self.config.ksid, key_id)
+            self.ahead.add(window)
+            self._count_ahead()
+            self.ahead.follow()
+
+    def put_back(self) -> None:
+        """What was released ahead is not released after all."""
+        for key_id in self.ahead:
+            self.journal.key(self.config.ksid, key_id, True, self.ready[key_id])
+        self.ahead.clear()
+        self._count_ahead()
+
+    def _count_ahead(self) -> None:
+        octets = len(self.ahead) * self.config.usual_octets
+        if octets != self.ahead.told:
+            self.ahead.told = octets
+            self.journal.ahead(self.config.ksid, octets)
 
     def _fill(self) -> None:
         """Keeps the stock between half its size and all of it, once anything was asked for."""
@@ -445,6 +485,8 @@ class Delivery:
         while self.taken and self.synced:
             self.send(KeyTaken(self.config.ksid, self.taken[:TOLD_AT_ONCE]))
             del self.taken[:TOLD_AT_ONCE]
+        if self.ahead.rests(now):
+            self.put_back()
         ttl = self.config.ttl_seconds
         late = [key_id for key_id, one in self.held.items() if one.since is not None and now - one.since > ttl]
         self._erase(late)
@@ -470,6 +512,7 @@ class Delivery:
         for keys in (self.held, self.ready, self.doubtful):
             _wipe(keys)
             keys.clear()
+        self.ahead.clear()
 
 
 def _sealed(bare: KeyAlloc, pad: Key, wrapped: Mapping[str, Key]) -> KeyAlloc:

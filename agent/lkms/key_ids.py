@@ -132,7 +132,8 @@ class KeyIds(Core, ABC):
         try:
             if self._store.failing is None:
                 have.serve()
-                self._poke()
+                if not order.done:
+                    self._poke()
             while not order.done:
                 if self._store.failing is not None:
                     raise StorageFailed(self._store.failing)
@@ -141,7 +142,7 @@ class KeyIds(Core, ABC):
                     raise UnknownKeyStream(ksid)
                 if order.cancelled:
                     raise NoConnection("the keys: the other key manager was lost")
-            if order.from_stock:
+            if not order.sure:
                 await self._store.commit()
         except BaseException:
             if self._deliveries.get(ksid) is have:

@@ -58,6 +58,10 @@ class KeyManager(LinkCalls, StreamCalls, KeyIds, Dispatch, Sharing):
             await asyncio.wait([self._ticker])
         await self._peers.stop()
         await self._control.stop()
+        for stream in self._streams.values():
+            stream.put_back()
+        for delivery in self._deliveries.values():
+            delivery.put_back()
         await self._store.close()
         for pool in self._pools.values():
             pool.wipe()
@@ -108,6 +112,7 @@ class KeyManager(LinkCalls, StreamCalls, KeyIds, Dispatch, Sharing):
             if burnt := pool.expire(self._now(), self._config.doubt_seconds):
                 log.warning("blocks in doubt burnt link=%s blocks=%d", link, burnt)
         for ksid, stream in self._streams.items():
+            stream.rest(self._clock.now())
             if stream.expire(self._clock.now()):
                 self._wake(ksid)
         for ksid, delivery in self._deliveries.items():

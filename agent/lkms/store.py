@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ CREATE TABLE IF NOT EXISTS had (ksid TEXT, number INTEGER, reader TEXT, PRIMARY 
 CREATE TABLE IF NOT EXISTS keys (
     ksid TEXT, id TEXT, ours INTEGER, made REAL, hops INTEGER, since REAL, sealed BLOB,
     PRIMARY KEY (ksid, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ahead (ksid TEXT PRIMARY KEY, octets INTEGER, burnt INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS relays (link TEXT PRIMARY KEY, relayed INTEGER, pads INTEGER, failures INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (
     id INTEGER PRIMARY KEY, link TEXT, block INTEGER, first INTEGER, length INTEGER, kind TEXT, consumer TEXT);
@@ -126,6 +128,11 @@ def _call(callback: Callable[[], None]) -> None:
 
 
 Statement = tuple[str, tuple[Any, ...]] | Callable[[sqlite3.Connection], None]
+
+
+def _text(statement: Statement) -> str | None:
+    """Of one text, which stand one after the other, SQLite is asked at once."""
+    return None if callable(statement) else statement[0]
 
 
 def _problem(error: Exception) -> str:
@@ -212,6 +219,7 @@ class Store:
         with database:  # opens no transaction by itself
             database.execute("BEGIN IMMEDIATE")
             database.execute("INSERT INTO salts VALUES (?, ?)", (self._seal.opening, self._seal.salt))
+            database.execute("UPDATE ahead SET burnt = burnt + octets, octets = 0 WHERE octets > 0")  # by a crash
             database.execute("INSERT OR IGNORE INTO master VALUES (1, ?, ?)", (self._seal.fingerprint, time.time()))
         if found.following and isinstance(self._master_key, Path):
             log.warning("rotation of the master key finished, which was interrupted path=%s", self._master_key)
@@ -297,6 +305,7 @@ class Store:
     def stream_gone(self, ksid: KeyStreamId) -> None:
         self._note("DELETE FROM chunks WHERE ksid = ?", ksid)
         self._note("DELETE FROM streams WHERE ksid = ?", ksid)
+        self._note("DELETE FROM ahead WHERE ksid = ?", ksid)
         self.readers_gone(ksid)
 
     def reading(self, ksid: KeyStreamId, reader: str, released: int, highest_read: int) -> None:
@@ -312,6 +321,11 @@ class Store:
         self._note("DELETE FROM readings WHERE ksid = ?", ksid)
         self._note("DELETE FROM had WHERE ksid = ?", ksid)
 
+    def ahead(self, ksid: KeyStreamId, octets: int) -> None:
+        """So many octets of a stream or association are in memory only, released ahead of who asks for them."""
+        insert = "INSERT INTO ahead VALUES (?, ?, 0) ON CONFLICT (ksid) DO UPDATE SET octets = excluded.octets"
+        self._note(insert, ksid, octets)
+
     def key(self, ksid: KeyStreamId, key_id: str, ours: bool, stored: StoredKey) -> None:
         sealed = self._seal.close(stored.key, "key", ksid, key_id)
         values = (ksid, key_id, ours, stored.made, stored.hops, stored.since, sealed)
@@ -325,6 +339,7 @@ class Store:
 
     def keys_gone(self, ksid: KeyStreamId) -> None:
         self._note("DELETE FROM keys WHERE ksid = ?", ksid)
+        self._note("DELETE FROM ahead WHERE ksid = ?", ksid)
 
     def link_gone(self, link: LinkId) -> None:
         """The blocks of a link that is no more. Its highest number stays: the same link may come back."""
@@ -352,7 +367,7 @@ class Store:
 
     def after(self, callback: Callable[[], None], *, urgent: bool = True) -> None:
         """Runs the callback, in order, once everything noted so far is durable. Not urgent: a moment later is well, too."""
-        if self._writer is None:
+        if self._writer is None and not self._batch.statements:
             callback()
             return
         self._batch.callbacks.append(callback)
@@ -363,6 +378,8 @@ class Store:
         """Returns once everything noted so far is durable. Raises StorageFailed when the disk does not take it."""
         if self.failing is not None:
             raise StorageFailed(self.failing)
+        if self._writer is None and self._batch.statements:
+            raise StorageFailed(f"{self._path} is closed")
         if self._writer is not None:
             future = asyncio.get_running_loop().create_future()
             self._batch.waiters.append(future)
@@ -434,11 +451,12 @@ class Store:
         assert self._database is not None
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            for statement in statements:
-                if callable(statement):
-                    statement(self._database)
-                else:
-                    self._database.execute(*statement)
+            for text, alike in groupby(statements, _text):
+                if text is not None:
+                    self._database.executemany(text, [one[1] for one in alike if not callable(one)])
+                    continue
+                for work in filter(callable, alike):
+                    work(self._database)
             self._database.execute("COMMIT")
         except BaseException:
             if self._database.in_transaction:

@@ -60,6 +60,7 @@ class StreamCalls(Core, ABC):
             clock=self._clock.now,
             progress=progress,
             chunks=chunks,
+            most=1 + self._config.release_ahead,
             readers=self._saved.readers.pop(config.ksid, Readers()),
         )
 
@@ -113,6 +114,21 @@ class StreamCalls(Core, ABC):
         while self._stream(ksid).progress.peer_attachment is not Attachment.CONNECTED:
             await self._changed(ksid)
 
+    def chunk_at_once(self, ksid: KeyStreamId, index: int | None, reader: str = "") -> Chunk | None:
+        """What `get_chunk` would deliver, if it need not wait for anything; None, and nothing done, where it may have to."""
+        have, reading = self._streams.get(ksid), self._reading.get(ksid, {}).get(reader)
+        if have is None or have.config.readers or reading is None or reading.locked():
+            return None
+        if self._undelivered.get(ksid) or self._store.failing is not None:
+            return None
+        following = have.next_unread()
+        if index not in (None, following) or not have.ahead.free(following):
+            return None
+        chunk = have.read(following, self._clock.now())
+        if have.runs_short():
+            self._poke()
+        return chunk
+
     async def get_chunk(self, ksid: KeyStreamId, index: int | None, reader: str = "") -> Chunk:
         """Chunk `index`, or the next unread one. Waits for key for as long as the caller does; cancelling loses nothing.
 
@@ -130,9 +146,10 @@ class StreamCalls(Core, ABC):
                     raise UnknownKeyStream(ksid)
                 at = self._next_index(have, reader) if index is None else index
                 chunk = have.read(at, self._clock.now(), reader)
-                self._poke()
+                if chunk is None or have.runs_short():
+                    self._poke()
                 if chunk is not None:
-                    return await self._released(have, chunk, reader if index is None else None)
+                    return chunk if have.sure else await self._released(have, chunk, reader if index is None else None)
                 await self._changed(ksid)
 
     def _next_index(self, have: Stream, reader: str) -> int:

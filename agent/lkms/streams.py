@@ -12,7 +12,9 @@ stream at both ends: who has lost it, or finds both applications gone and one co
 and nothing of the two is ever mixed up.
 
 Each end hands out each chunk once; only the chunk released last can be read again (its reply may have been lost), until the
-next one is released. Skipped chunks stay readable until TTL or until both applications have closed.
+next one is released. Skipped chunks stay readable until TTL or until both applications have closed. Where
+the operator wants that, chunks are released ahead of a fast reader (ahead.py); what a crash takes of them cannot be read any
+more at this end.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +26,7 @@ from qswitch.protocol.lkms import Alloc, AllocAck, AnyMessage, Attach, Need, Str
 
 from ..errors import InsufficientKey, InvalidValue, PeerNotConnected, PeerViolation
 from ..model import KeyStreamId, LinkId, NodeId
+from .ahead import Ahead
 from .keys import Key
 from .pool import EPOCHS, Pool, Refused, Taken
 from .readers import ReaderJournal, Readers
@@ -105,6 +108,9 @@ class StreamJournal(ReaderJournal, Protocol):
     def chunk_gone(self, ksid: KeyStreamId, index: int) -> None: ...
     def stream(self, progress: Progress) -> None: ...
     def stream_gone(self, ksid: KeyStreamId) -> None: ...
+    def ahead(self, ksid: KeyStreamId, octets: int) -> None: ...
+    def after(self, callback: Callable[[], None]) -> None:
+        """Calls back once all that was noted so far is durable."""
 
 
 @dataclass(slots=True)
@@ -126,6 +132,13 @@ class Stream:
     told: int = 0  # follower: what the leader was asked for last
     epoch: int = 0
     prefetch: int = PREFETCH_CHUNKS
+    most: int = 1  # chunks released at once: more cost less time, and may be lost in a crash (ahead.py)
+    ahead: Ahead[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ahead = Ahead(self.journal.after, most=self.most)
+        if not self.config.readers:  # what was ahead of the last one read went with the process
+            self.progress.highest_read = self.next_unread() - 1
 
     # Life ----------------------------------------------------------------------------------------------------------------
 
@@ -142,6 +155,7 @@ class Stream:
     def _share(self) -> None:
         """Key is shared by clients, or no longer: what one of them may have had is for none of the others then."""
         if self.config.readers:
+            self.put_back()
             self._drop([self.progress.released, *self.readers.over(self.config.readers, self.progress.highest_read)])
             self.progress.released = -1
         else:
@@ -211,6 +225,7 @@ class Stream:
         for chunk in self.chunks.values():
             chunk.key.wipe()
         self.chunks.clear()
+        self.ahead.clear()
 
     # The two ends meet ---------------------------------------------------------------------------------------------------
 
@@ -295,15 +310,19 @@ class Stream:
 
     def _target(self) -> int:
         size = self.chunk_size
-        ahead = max(1, min(self.prefetch, PREFETCH_OCTETS // size)) if size else 0
+        ahead = max(1, min(self.prefetch * self.ahead.haste, PREFETCH_OCTETS // size)) if size else 0
         return min(max(self.wanted, self.progress.highest_read + 1 + ahead), MAX_INDEX + 1)
+
+    def runs_short(self) -> bool:
+        """Whether `refill` may have something to do."""
+        target = self._target()
+        return self._due(target) if self.leads else self._has_to_ask(target)
 
     def refill(self) -> None:
         """Leader: allocates what is wanted, as far as there is key. Follower: asks for it when half is used up."""
         target = self._target()
         if not self.leads:
-            size_known = self.progress.chunk_size or self.config.chunk_size
-            if self.synced and size_known and target - self.told >= max(1, (target - self.progress.highest_read) // 4):
+            if self._has_to_ask(target):
                 self.told = target
                 self.send(Need(self.config.ksid, target))
             return
@@ -313,6 +332,12 @@ class Stream:
         if self._due(target):
             while self.synced and self.progress.next_index < target and self._extend(target - self.progress.next_index):
                 pass
+
+    def _has_to_ask(self, target: int) -> bool:
+        """Follower: a quarter is used up."""
+        return (
+            self.synced and self.chunk_size > 0 and target - self.told >= max(1, (target - self.progress.highest_read) // 4)
+        )
 
     def _due(self, target: int) -> bool:
         """Leader: someone waits, or a quarter is used up; an extension for each chunk read would cost as many messages."""
@@ -423,7 +448,7 @@ class Stream:
         """
         given = bool(self.config.readers) and not self.readers.may(reader, index)
         if self._readable(index) and not given:
-            self._release(index, reader)
+            self._release(index, reader, now)
             stored = self.chunks[index]
             age = max(0, round(1000 * (now - stored.made)))
             return Chunk(index, stored.key.take(0, len(stored.key)), age, stored.hops)
@@ -440,18 +465,56 @@ class Stream:
     def _readable(self, index: int) -> bool:
         return index in self.chunks and (not self.leads or index < self.progress.confirmed)
 
-    def _release(self, index: int, reader: str) -> None:
+    def _release(self, index: int, reader: str, now: float) -> None:
         progress = self.progress
         if self.config.readers:
             self._release_to(reader, index)
             return
         if progress.released == index:
             return
+        if index != self.next_unread():
+            self.put_back()
         self._drop([progress.released])
         progress.released = index
         progress.highest_read = max(progress.highest_read, index)
         progress.consumed += progress.chunk_size
-        self._write()
+        if not self.sure or self._unread_ahead() <= self.ahead.size // 2:
+            self._run_ahead(index, now)
+
+    def _run_ahead(self, index: int, now: float) -> None:
+        """Of a slow reader, the row of what it reads stays until it reads the next."""
+        ahead, known = self.ahead, index in self.ahead
+        size = ahead.pace(now, waits=not ahead.free(index))
+        window = [one for one in range(index, index + size) if one not in ahead and self._readable(one)]
+        if len(window) > (not known):
+            for one in window:
+                self.journal.chunk_gone(self.config.ksid, one)
+            ahead.add(window)
+            self._write()
+            ahead.follow()
+        elif not known:
+            self._write()
+
+    def _unread_ahead(self) -> int:
+        return len(self.ahead) - (self.progress.released in self.ahead)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the chunk released last may be handed out without a commit."""
+        return self.ahead.free(self.progress.released)
+
+    def put_back(self) -> None:
+        """What was released ahead is not, after all; what was released last stays readable, in another process, too."""
+        for index in self.ahead:
+            self.journal.chunk(self.config.ksid, self.progress.incarnation, index, self.chunks[index])
+        self.ahead.clear()
+        if self.ahead.told:
+            self._write()
+
+    def rest(self, now: float) -> None:
+        """Now and then: nothing is ahead of a reader that has stopped."""
+        if self.ahead.rests(now):
+            self.put_back()
 
     def _release_to(self, reader: str, index: int) -> None:
         """A chunk counts as consumed when the first client has it."""
@@ -469,6 +532,8 @@ class Stream:
             return 0
         late = [index for index, chunk in self.chunks.items() if now - chunk.since > ttl and self._readable(index)]
         self._drop(late)
+        if late:
+            self._write()
         return len(late)
 
     def _drop(self, indexes: Iterable[int]) -> None:
@@ -476,8 +541,13 @@ class Stream:
             chunk = self.chunks.pop(index, None)
             if chunk is not None:
                 chunk.key.wipe()
-                self.journal.chunk_gone(self.config.ksid, index)
+                if not self.ahead.discard(index):
+                    self.journal.chunk_gone(self.config.ksid, index)
                 self.readers.forget(index, self.config.ksid, self.journal)
 
     def _write(self) -> None:
         self.journal.stream(self.progress)
+        octets = self._unread_ahead() * self.progress.chunk_size
+        if octets != self.ahead.told:
+            self.ahead.told = octets
+            self.journal.ahead(self.config.ksid, octets)

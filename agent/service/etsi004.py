@@ -10,7 +10,7 @@ import logging
 import socket
 from collections import Counter
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
 from qswitch.protocol.etsi004 import (
     MAX_KEY_CHUNK_SIZE,
@@ -40,7 +40,6 @@ HANDSHAKE_SECONDS = 10.0
 MAX_CONNECTIONS = 4096
 MAX_CONNECTIONS_OF_CALLER = 256
 MAX_BUFFERED = 128 * 1024  # octets of requests sent ahead of their turn
-READ_SIZE = 64 * 1024
 # Clients of the C reference leave the connection of each call open until they exit; P clients keep one for all calls.
 IDLE_SECONDS = 60.0
 
@@ -66,9 +65,9 @@ class Etsi004Server:
     """Listens from `start` to `stop`, for callers whose certificate chains to the configured authority."""
 
     def __init__(self, config: ServiceConfig, service: KeyService) -> None:
-        self._config, self._service = config, service
+        self._config, self.service = config, service
         self._server: asyncio.Server | None = None
-        self._connections = set[asyncio.Task[None]]()
+        self._connections = set[_Connection]()
         self._callers = Counter[frozenset[str]]()
 
     @property
@@ -81,8 +80,8 @@ class Etsi004Server:
     async def start(self) -> None:
         """Raises ConfigurationError for unusable TLS files, OSError when the address is not to be had."""
         listen = self._config.listen
-        self._server = await asyncio.start_server(
-            self._connected,
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self),
             listen.address,
             listen.port,
             ssl=server_context(self._config.tls),
@@ -96,91 +95,126 @@ class Etsi004Server:
         if self._server is None:
             return
         self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        calls = [one.end() for one in list(self._connections)]
+        await asyncio.gather(*(call for call in calls if call is not None), return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        caller = identities(writer.get_extra_info("peercert"))
+    def admit(self, connection: "_Connection") -> bool:
+        caller = connection.caller
         if len(self._connections) >= MAX_CONNECTIONS or self._callers[caller] >= MAX_CONNECTIONS_OF_CALLER:
             log.warning("connection refused caller=%r open=%d", sorted(caller), self._callers[caller])
-            writer.transport.abort()
-            return
-        self._connections.add(task)
+            return False
+        self._connections.add(connection)
         self._callers[caller] += 1
-        try:
-            await _Connection(reader, writer, self._service).run()
-        except asyncio.CancelledError:
-            pass  # by `stop`; the task is the stream's own, and nobody awaits it
-        finally:
-            self._connections.discard(task)
-            self._callers[caller] -= 1
-            if not self._callers[caller]:
-                del self._callers[caller]
+        return True
+
+    def forget(self, connection: "_Connection") -> None:
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._callers[connection.caller] -= 1
+            if not self._callers[connection.caller]:
+                del self._callers[connection.caller]
 
 
-class _Connection:
-    """One client: reads ahead, so that its end is noticed while a call waits, and answers one request at a time."""
+class _Connection(asyncio.Protocol):
+    """One client: reads ahead, so that its end is noticed while a call waits, and answers one request at a time.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, service: KeyService) -> None:
-        self._reader, self._writer, self._service = reader, writer, service
+    A call runs at once, where its request is read, and becomes a task of the loop only when it has to wait.
+    """
+
+    def __init__(self, server: Etsi004Server) -> None:
+        self._server, self._loop = server, asyncio.get_running_loop()
         self._codec = ServerCodec()
-        self._arrived = asyncio.Event()
-        self._caller = identities(writer.get_extra_info("peercert"))
-        self._idle_seconds: float | None = IDLE_SECONDS
-        _tune(writer)
+        self._call: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._idle: asyncio.TimerHandle | None = None
+        self.caller: frozenset[str] = frozenset()
 
-    async def run(self) -> None:
-        """Returns, with the connection closed, when the client is gone or has broken the protocol."""
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._serve())]
+    # The loop ------------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.caller = identities(transport.get_extra_info("peercert"))
+        if not self._server.admit(self):
+            self._transport.abort()
+            return
+        _tune(self._transport)
+        self._idle = self._loop.call_later(IDLE_SECONDS, self.end)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.end()
+
+    def eof_received(self) -> None:
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                self._note(result)
-            self._writer.transport.abort()
+            self._codec.receive_end()
+        except ProtocolError as error:
+            self._broken(error)
+        else:
+            self.end()
 
-    def _note(self, result: BaseException | None) -> None:
-        match result:
-            case ProtocolError():
-                log.warning("connection closed caller=%r reason=%s", sorted(self._caller), result)
-            case None | asyncio.CancelledError() | OSError():  # gone, told to stop, or broken on the way
-                log.debug("connection ended caller=%r", sorted(self._caller))
-            case _:
-                log.error("connection failed caller=%r", sorted(self._caller), exc_info=result)
+    def pause_writing(self) -> None:
+        self._writable.clear()
 
-    async def _read(self) -> None:
-        while data := await self._reader.read(READ_SIZE):
-            self._codec.receive(data)
-            if self._codec.buffered > MAX_BUFFERED:
-                raise ProtocolError(f"more than {MAX_BUFFERED} octets of requests before their turn")
-            self._arrived.set()
-        self._codec.receive_end()
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._codec.receive(data)
+        if self._codec.buffered > MAX_BUFFERED:
+            self._broken(ProtocolError(f"more than {MAX_BUFFERED} octets of requests before their turn"))
+        elif self._call is None and not self._transport.is_closing():
+            call = asyncio.Task(self._serve(), loop=self._loop, eager_start=True)
+            self._call = None if call.done() else call
+
+    def end(self) -> asyncio.Task[None] | None:
+        """Closes the connection; returns the call under way, which is being cancelled."""
+        self._transport.abort()
+        self._server.forget(self)
+        self._writable.set()
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._call is not None:
+            self._call.cancel()
+        return self._call
+
+    def _broken(self, error: ProtocolError) -> None:
+        log.warning("connection closed caller=%r reason=%s", sorted(self.caller), error)
+        self.end()
+
+    # Calls ---------------------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        while (request := await self._next_request()) is not None:
-            await self._answer(request)
-            self._idle_seconds = None if self._codec.dialect is Dialect.P else IDLE_SECONDS
-
-    async def _next_request(self) -> Request | None:
-        """None when no whole request came for too long."""
+        """Answers all requests that are there."""
         try:
-            async with asyncio.timeout(self._idle_seconds):
-                while (request := self._codec.next_event()) is None:
-                    self._arrived.clear()
-                    await self._arrived.wait()
-        except TimeoutError:
-            return None
-        return request
+            while (request := self._codec.next_event()) is not None:
+                await self._answer(request)
+                self._rest()
+                if self._codec.buffered:  # of one who sends ahead, others are not kept waiting
+                    await asyncio.sleep(0)
+        except ProtocolError as error:
+            self._broken(error)
+        except (asyncio.CancelledError, OSError):  # gone, told to stop, or broken on the way
+            log.debug("connection ended caller=%r", sorted(self.caller))
+            self._transport.abort()
+        except Exception:
+            log.exception("connection failed caller=%r", sorted(self.caller))
+            self._transport.abort()
+        finally:
+            self._call = None
+
+    def _rest(self) -> None:
+        """A client is let go that sends no whole request for too long, unless it is one to keep its connection."""
+        if self._idle is not None:
+            self._idle.cancel()
+        keeps = self._codec.dialect is Dialect.P
+        self._idle = None if keeps else self._loop.call_later(IDLE_SECONDS, self.end)
 
     async def _answer(self, request: Request) -> None:
-        reply, key = await self._call(request)
+        if self._idle is not None:
+            self._idle.cancel()
+        reply, key = await self._ask(request)
         if key is None:
             frame = self._codec.send(reply)
         else:
@@ -188,15 +222,15 @@ class _Connection:
                 frame = self._codec.send(reply, material)
         await self._send(frame)
 
-    async def _call(self, request: Request) -> tuple[Reply, Key | None]:
+    async def _ask(self, request: Request) -> tuple[Reply, Key | None]:
         try:
             match request:
                 case OpenConnect():
                     return await self._open_connect(request), None
                 case GetKey():
-                    return await self._service.get_key(self._caller, request)
+                    return await self._server.service.get_key(self.caller, request)
                 case Close():
-                    return await self._service.close(self._caller, request), None
+                    return await self._server.service.close(self.caller, request), None
         except NodeError as error:
             log.info("call refused call=%s reason=%r", type(request).__name__, str(error))
             return _refusal(request, Status(edge(error).etsi004)), None
@@ -209,7 +243,7 @@ class _Connection:
             return OpenConnectReply(
                 Status.QOS_NOT_MET, replace(request.qos, key_chunk_size=MAX_KEY_CHUNK_SIZE), request.ksid
             )
-        reply = await self._service.open_connect(self._caller, request)
+        reply = await self._server.service.open_connect(self.caller, request)
         if reply.status is Status.PEER_ABSENT and request.dialect is Dialect.P:
             # P clients take this success for a failure and forget the KSID.
             return OpenConnectReply(Status.SUCCESS, reply.qos, reply.ksid)
@@ -218,12 +252,13 @@ class _Connection:
     async def _send(self, frame: bytearray) -> None:
         """Returns once TLS has taken the frame (no write buffer, see `_tune`), which is then wiped."""
         try:
-            if self._writer.is_closing():
+            if self._transport.is_closing():
                 raise ConnectionResetError
-            self._writer.write(frame)
-            await self._writer.drain()
+            self._transport.write(frame)
+            if not self._writable.is_set():
+                await self._writable.wait()
         except BaseException:
-            self._writer.transport.abort()  # first, lest zeros are sent in the place of key
+            self._transport.abort()  # first, lest zeros are sent in the place of key
             raise
         finally:
             frame[:] = bytes(len(frame))
@@ -239,11 +274,11 @@ def _refusal(request: Request, status: Status) -> Reply:
             return CloseReply(status)
 
 
-def _tune(writer: asyncio.StreamWriter) -> None:
-    """Replies leave at once, dead peers are noticed, and `drain` waits until nothing of ours is left in a buffer."""
-    connection = writer.get_extra_info("socket")
+def _tune(transport: asyncio.Transport) -> None:
+    """Replies leave at once, dead peers are noticed, and writing pauses while anything of ours is left in a buffer."""
+    connection = transport.get_extra_info("socket")
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # Clients of the C reference leave Nagle on: their request would wait 40 ms for the handshake's end to be acknowledged.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-    writer.transport.set_write_buffer_limits(high=1, low=0)  # with high=0 asyncio's TLS would pause for ever
+    transport.set_write_buffer_limits(high=1, low=0)  # with high=0 asyncio's TLS would pause for ever

@@ -234,6 +234,9 @@ class Keys:
         sizes = [keys.streams[ksid].chunk_size for keys in (self, self.peer) if ksid in keys.streams]
         return next((size for size in sizes if size), 0)
 
+    def chunk_at_once(self, _ksid: KeyStreamId, _index: int | None, _reader: str) -> None:
+        """Always by `get_chunk`."""
+
     async def get_chunk(self, ksid: KeyStreamId, index: int | None, reader: str) -> Chunk:
         if (index or 0) >= self.stock:
             await asyncio.Event().wait()

@@ -70,6 +70,9 @@ class Node:
         manager = self.keys
         manager._store._batch.statements.clear()
         manager._store._batch.callbacks.clear()
+        for one in (*manager._streams.values(), *manager._deliveries.values()):
+            one.ahead.clear()
+            one.ahead.told = 0  # so that nothing is put back
         await manager.stop()
 
     async def restart(self) -> None:

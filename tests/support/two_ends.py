@@ -15,6 +15,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from qswitch.agent.errors import NodeError
+from qswitch.agent.lkms.ahead import MOST
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.pool import Block, Pool, Refused, Totals
 from qswitch.agent.lkms.readers import Readers, Reading
@@ -71,6 +72,13 @@ class Journal:
 
     def stream_gone(self, _ksid: KeyStreamId) -> None:
         self.notes.append(lambda: [self.disk.rows.pop(row) for row in list(self.disk.rows) if row[0] in ("chunk", "stream")])
+        self.ahead(_ksid, 0)
+
+    def ahead(self, _ksid: KeyStreamId, octets: int) -> None:
+        self._put(("ahead", 0), octets)
+
+    def after(self, callback: Callable[[], None]) -> None:
+        self.leaving.append(callback)
 
     def reading(self, _ksid: KeyStreamId, reader: str, released: int, highest_read: int) -> None:
         self.notes.append(lambda: self.disk.readings.__setitem__(reader, (released, highest_read)))
@@ -109,6 +117,7 @@ class End:
     def boot(self) -> None:
         """Starts with what the disk has."""
         self.journal, rows = Journal(self.disk), self.disk.rows
+        rows["ahead", 0] = 0  # burnt
         blocks = [Block(*row[:5], Key(row[5])) for (kind, _), row in rows.items() if kind == "block"]
         totals = replace(rows.get(("totals", 0), Totals()))
         names = self.name, self.other
@@ -123,7 +132,9 @@ class End:
         config = StreamConfig(KSID, self.other, (LINK,), CHUNK, readers=self.readers)
         leads, pools = self.name < self.other, {LINK: self.pool}
         random_id, clock = lambda: random.getrandbits(62) + 1, lambda: self.now
-        self.stream = Stream(config, leads, self.journal, self.send, pools, random_id, clock, progress, chunks, readers)
+        self.stream = Stream(
+            config, leads, self.journal, self.send, pools, random_id, clock, progress, chunks, readers, most=MOST
+        )
         self.stream.prefetch = 4
         self.stream.configure(config)
         self.stream.attach(Attachment.CONNECTED)
@@ -242,8 +253,31 @@ class Agreement(RuleBasedStateMachine):
 
     def crash(self, end: int) -> None:
         self.disconnect()
-        self.both[end].boot()
+        one = self.both[end]
+        ahead, released = one.stream.ahead, one.stream.progress.released
+        lost = [index for index in ahead if index != released and ahead.free(index)]
+        assert len(lost) * CHUNK <= one.disk.rows["ahead", 0] < MOST * CHUNK, "burnt, and not counted"
+        one.boot()
         self.forget_last(end)
+
+    @rule(end=ends)
+    def ends_in_order(self, end: int) -> None:
+        """Of what was released ahead, nothing is lost."""
+        self.disconnect()
+        one = self.both[end]
+        one.stream.put_back()
+        one.commit()
+        before, at = {index: bytes(chunk.key.view()) for index, chunk in one.stream.chunks.items()}, one.stream.progress
+        assert not one.disk.rows["ahead", 0]
+        one.boot()
+        assert before == {index: bytes(chunk.key.view()) for index, chunk in one.stream.chunks.items()}
+        assert (one.stream.progress.released, one.stream.progress.consumed) == (at.released, at.consumed)
+        self.connect()
+
+    @rule(end=ends)
+    def rests(self, end: int) -> None:
+        self.both[end].stream.rest(self.both[end].now + 100)
+        assert not self.both[end].stream.ahead
 
     def forget_last(self, end: int) -> None:
         self.last = {whose: one for whose, one in self.last.items() if whose[0] != end}
@@ -326,13 +360,22 @@ class Agreement(RuleBasedStateMachine):
             return
         if chunk is None:
             return
-        self.commit(end)
+        if not one.stream.sure:
+            self.commit(end)
         key, place = bytes(chunk.key.view()), (one.stream.progress.incarnation, chunk.index)
         assert self.read.setdefault(place, key) == key, "the ends differ"
         had = self.had.setdefault((end, reader), set())
         assert place not in had or before == index, "given twice to the same client"
         had.add(place)
         self.last[end, reader] = (chunk.index, key)
+
+    @rule(end=ends, who=st.integers(0, 2), times=st.integers(4, 12))
+    def reads_on(self, end: int, who: int, times: int) -> None:
+        """A fast reader that is not held up, so that it gets ahead of its commits."""
+        self.run()
+        readers = self.both[end].readers or ("",)
+        for _ in range(times):
+            self.get(end, readers[who % len(readers)], 0)
 
     @rule(end=ends)
     def get_again(self, end: int) -> None:
@@ -397,6 +440,16 @@ class Agreement(RuleBasedStateMachine):
     def different_places_have_different_key(self) -> None:
         if hasattr(self, "read"):
             assert len(set(self.read.values())) == len(self.read)
+
+    @invariant()
+    def nothing_used_stays_on_disk(self) -> None:
+        """But for what was delivered last: its reply may have been lost."""
+        for number, end in enumerate(getattr(self, "both", ())):
+            if end.journal.notes or end.readers or end.stream.readers.readings:
+                continue
+            had, stream = {self.read[place] for place in self.had.get((number, ""), ())}, end.stream
+            last = {bytes(one.key.view()) for index, one in stream.chunks.items() if index == stream.progress.released}
+            assert not (had - last) & {row[0] for (kind, _), row in end.disk.rows.items() if kind == "chunk"}
 
     @invariant()
     def every_octet_goes_to_one_consumer(self) -> None:

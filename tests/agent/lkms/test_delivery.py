@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from qswitch.agent.errors import PeerViolation
 from qswitch.agent.lkms import delivery
+from qswitch.agent.lkms.ahead import MOST
 from qswitch.agent.lkms.delivery import Delivery, DeliveryConfig, Order, StoredKey
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.pool import Block, Pool, Refused, Totals
@@ -72,6 +73,12 @@ class Journal:
     def keys_gone(self, _ksid: KeyStreamId) -> None:
         self.notes.append(lambda: [self.disk.rows.pop(row) for row in list(self.disk.rows) if row[0] == "key"])
 
+    def ahead(self, _ksid: KeyStreamId, octets: int) -> None:
+        self._put(("ahead", 0), octets)
+
+    def after(self, callback: Callable[[], None]) -> None:
+        self.notes.append(callback)
+
     def _put(self, row: tuple[str, Any], value: object) -> None:
         self.notes.append(lambda: [rows.__setitem__(row, value) for rows in (self.disk.rows, self.disk.ever)])
 
@@ -102,6 +109,7 @@ class End:
     def boot(self) -> None:
         """Starts with what the disk has."""
         self.journal, rows = Journal(self.disk), self.disk.rows
+        rows["ahead", 0] = 0  # burnt
         blocks = [Block(*row[:5], Key(row[5])) for (kind, _), row in rows.items() if kind == "block"]
         totals = replace(rows.get(("totals", 0), Totals()))
         names = self.name, self.other
@@ -238,8 +246,10 @@ class Agreement(RuleBasedStateMachine):
         An end that is configured late has not heard what the other opened the session with, and says hello.
         """
         self.disconnect()
-        for end in crashing:
-            self.both[end].boot()
+        for one in (self.both[end] for end in crashing):
+            lost = sum(map(one.delivery.ahead.free, one.delivery.ready))
+            assert lost * USUAL <= one.disk.rows["ahead", 0] < MOST * USUAL, "burnt, and not counted"
+            one.boot()
         self.connect()
         if late:
             self.both[0].channel._items.clear()  # type: ignore[union-attr]
@@ -247,6 +257,22 @@ class Agreement(RuleBasedStateMachine):
             self.both[1].delivery.meet()
         if settle:
             self.run()
+
+    @rule(end=ends)
+    def ends_in_order(self, end: int) -> None:
+        """Of what is put by, nothing is lost."""
+        self.disconnect()
+        one = self.both[end]
+        before = {**one.delivery.doubtful, **one.delivery.ready}
+        one.delivery.put_back()
+        one.journal.commit()
+        assert not one.disk.rows["ahead", 0]
+        one.boot()
+        after = one.delivery.doubtful
+        assert {name: bytes(before[name].key.view()) for name in before} == {
+            name: bytes(after[name].key.view()) for name in after
+        }
+        self.connect()
 
     @rule(end=ends)
     def commit(self, end: int) -> None:
@@ -302,13 +328,21 @@ class Agreement(RuleBasedStateMachine):
         one = self.both[end]
         one.orders.append(one.delivery.order(number, octets))
 
+    @rule(end=ends, times=st.integers(4, 12))
+    def goes_on_asking(self, end: int, times: int) -> None:
+        """One key after the other, so that the stock gets ahead of its commits."""
+        for _ in range(times):
+            self.asks(end, 1, USUAL)
+            self.is_served(end)
+
     @rule(end=ends)
     def is_served(self, end: int) -> None:
         one = self.both[end]
         one.delivery.serve()
         for order in [order for order in one.orders if order.done]:
             one.orders.remove(order)
-            one.commit()
+            if not order.sure:
+                one.commit()
             one.delivery.delivered(order)
             for key_id, stored in order.keys.items():
                 self.hand_out(key_id, stored, self.got)
@@ -359,6 +393,12 @@ class Agreement(RuleBasedStateMachine):
                 once |= octets
                 if kind != "burnt":
                     assert all(consumers.setdefault(octet, consumer) == consumer for octet in octets)
+
+    @invariant()
+    def nothing_delivered_stays_on_disk(self) -> None:
+        for end in getattr(self, "both", ()):
+            stock = {name for (kind, name), row in end.disk.rows.items() if kind == "key" and row[0]}
+            assert not stock & set(self.got)
 
     @invariant()
     def an_end_holds_no_more_than_it_has_room_for(self) -> None:

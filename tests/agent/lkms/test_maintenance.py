@@ -18,11 +18,12 @@ from killed_lines import deaths
 from qswitch.agent.config import LkmsConfig, TlsFiles
 from qswitch.agent.errors import StorageFailed
 from qswitch.agent.lkms import control, inspection, maintenance, master_key
+from qswitch.agent.lkms.ahead import HASTE
 from qswitch.agent.lkms.delivery import StoredKey
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.pool import Totals
 from qswitch.agent.lkms.store import SEALED, Contents, Store
-from qswitch.agent.lkms.streams import Progress, StoredChunk
+from qswitch.agent.lkms.streams import PREFETCH_CHUNKS, Progress, StoredChunk
 from qswitch.agent.model import Endpoint, KeyStreamId, LinkId
 
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")
@@ -312,11 +313,12 @@ async def test_the_far_end_burns_what_was_purged_and_both_go_on(net: Net) -> Non
     others: dict[int, bytes] = {}
     await asyncio.gather(take(a, 20, ones), take(b, 20, others))
     done = await purged(a, [LINK])
-    assert done.blocks == 40 and done.octets > 38 * 4096 and done.other_rows == 0
+    put_by = HASTE * PREFETCH_CHUNKS * 32  # octets at most, besides what was read
+    assert done.blocks >= 38 and done.octets > 39 * 4096 - put_by and done.other_rows == 0
     await until(lambda: b.keys.levels(LINK).stored_bits == 0)
     assert a.keys.levels(LINK).burnt_bits == 8 * done.octets
     # What was allocated here and not yet known there when the manager stopped is burnt there, too.
-    assert 0 <= b.keys.levels(LINK).burnt_bits - 8 * done.octets <= 8 * 64 * 32
+    assert 0 <= b.keys.levels(LINK).burnt_bits - 8 * done.octets <= 8 * put_by
     left = a.keys.levels(other)
     assert left.burnt_bits == 0 and left.stored_bits == left.generated_bits - left.consumed_bits > 8 * 4096 * 9
     assert a.keys.first_block(LINK) == 40, "numbers never come twice"
@@ -334,7 +336,7 @@ async def test_all_key_is_purged_and_streams_begin_anew(net: Net, who: str) -> N
     others: dict[int, bytes] = {}
     await asyncio.gather(take(a, 20, ones), take(b, 20, others))
     done = await purged(net.nodes[who], None)
-    assert done.blocks == 40 and done.other_rows > 1
+    assert done.blocks >= 38 and done.other_rows > 1
     await net.feed(LINK, "a", "b", 10)  # without any key in common the ends could not even meet
     await until(lambda: 0 < a.keys.levels(LINK).stored_bits == b.keys.levels(LINK).stored_bits <= 8 * 4096 * 10)
     await net.nodes[who].keys.attach(KSID)

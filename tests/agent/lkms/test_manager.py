@@ -12,7 +12,7 @@ import pytest
 from key_managers import Net, Node, audit, link_id, material, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, InvalidValue, PeerNotConnected, StorageFailed, UnknownKeyStream
-from qswitch.agent.lkms import maintenance
+from qswitch.agent.lkms import ahead, maintenance
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.store import ledger
@@ -273,6 +273,33 @@ async def test_after_a_crash_the_ends_go_on_with_the_same(net: Net, who: str) ->
     ones |= {index: await read(a, index) for index in range(40, 200)}
     others |= {index: await read(b, index) for index in range(20, 200)}
     assert ones == others
+    assert not a.seen.alarms and not b.seen.alarms
+    audit(net, link_id(1))
+
+
+async def test_a_crash_costs_a_fast_reader_what_was_released_ahead_of_it_and_no_more(net: Net) -> None:
+    await net.node("a", release_ahead=31)
+    await net.node("b")
+    a, b = net.nodes.values()
+    await net.feed(await net.fibre(1, "a", "b"), "a", "b", 20)
+    await open_stream(net, "a", "b", [link_id(1)])
+    before = {index: await read(a, index) for index in range(100)}
+    others = {index: await read(b, index) for index in range(300)}
+    stream = a.keys._streams[KSID]
+    lost = {index for index in stream.ahead if index > 99}
+    assert 0 < len(lost) < ahead.MOST
+    await a.crash()
+    with closing(sqlite3.connect(a.config.store)) as database:
+        on_disk = {number for (number,) in database.execute("SELECT number FROM chunks")}
+    assert not on_disk & (set(before) | {index for index in lost if stream.ahead.free(index)})
+    await a.restart()
+    after = dict[int, tuple[int, bytes, int]]()
+    while max(after, default=0) < 299:
+        chunk = await read(a, None)
+        after[chunk[0]] = chunk
+    assert not set(before) & set(after), "delivered twice"
+    assert set(range(300)) - set(before) - set(after) <= lost
+    assert all(others[index] == chunk for index, chunk in (before | after).items())
     assert not a.seen.alarms and not b.seen.alarms
     audit(net, link_id(1))
 
