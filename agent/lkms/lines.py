@@ -13,7 +13,7 @@ WINDOW_BLOCKS = 64
 shrinks when one takes long or fails: a slow hop further on must not cost the key of the fast ones before it."""
 SOON_SECONDS = 1.0
 QUEUE_OCTETS = 1 << 20
-"""Key in transit that waits for pads, per next hop; more is refused."""
+"""Key in transit that waits, per next hop; more is refused."""
 
 
 def high_mark(bandwidth_bps: int | None) -> int:
@@ -36,7 +36,7 @@ Leg = tuple[LinkId, NodeId]
 
 @dataclass(slots=True)
 class Parcel:
-    """Key in transit that waits for pads to the next hop."""
+    """Key in transit that waits for the next hop, or for pads to it."""
 
     link: LinkId
     previous: NodeId

@@ -7,8 +7,8 @@ the source holds each batch from the beginning, unusable until the destination s
 Pads come from blocks that the sending node owns of any physical link to the next hop, so the message names them and
 nothing is negotiated. They are written down as used before the message leaves, at the receiver before anything comes
 of it, and stay used when the message fails. A node in between holds the key in memory only, from one message to the
-next, longer only while it waits for pads; then it refuses the batch, and the nodes before it pass that on to the
-source, which burns it.
+next, longer only while it waits for the next hop to come back or for pads; then it refuses the batch, and the nodes
+before it pass that on to the source, which burns it.
 
 A link with components has no route of its own. Its source makes one fresh share of every block for each component and
 sends them at the same time, pads for all of them or for none; its key is their XOR. A component relays shares under the
@@ -306,9 +306,9 @@ class Relays:
                 self.arrived(link, number, key.cut(size), message.hops)
             return
         queue = self.queues.setdefault(next_hop, deque())
-        if not self.reachable(next_hop) or sum(len(one.key) for one in queue) > QUEUE_OCTETS or message.hops >= 255:
+        if sum(len(one.key) for one in queue) > QUEUE_OCTETS or message.hops >= 255:
             key.wipe()
-            self._refuse(sender, link, blocks, "the next hop is not reachable")
+            self._refuse(sender, link, blocks, "too much waits for the next hop")
             return
         queue.append(Parcel(link, sender, message.hops + 1, blocks, key, now, message.shares, message.marks))
         self._pump(next_hop, now)
@@ -355,11 +355,11 @@ class Relays:
         queue = self.queues[next_hop]
         while queue:
             parcel = queue[0]
-            if not self.reachable(next_hop) or now - parcel.since > self.wait_seconds:
+            if now - parcel.since > self.wait_seconds:
                 queue.popleft()
                 parcel.key.wipe()
-                self._refuse(parcel.previous, parcel.link, parcel.blocks, "no key towards the next hop")
-            elif self._pads_short(next_hop, TAG_KEY + len(parcel.key)):
+                self._refuse(parcel.previous, parcel.link, parcel.blocks, "no next hop, or no key towards it")
+            elif not self.reachable(next_hop) or self._pads_short(next_hop, TAG_KEY + len(parcel.key)):
                 return
             else:
                 queue.popleft()
