@@ -19,6 +19,7 @@ from adversary import Middle, Touch, Wire, context_of
 from key_managers import Net, Node, audit, link_id, material, node_id, until
 
 from qswitch.agent.lkms.manager import StreamConfig
+from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import Endpoint, KeyStreamId, LinkId
 from qswitch.protocol.lkms import (
     VERSION,
@@ -376,7 +377,7 @@ async def test_with_both_certificates_he_cannot_change_nor_learn_what_is_relayed
         await net.node(name, doubt_seconds=2.0)
     a, b, c = net.nodes.values()
     a.keys._relays.pause_seconds = 0.1
-    change, left = CHANGES[what](), 2
+    change, left, meddled = CHANGES[what](), 2, list[Relay]()
 
     def meddle(dialer: bool, message: WireMessage) -> Iterable[WireMessage]:
         nonlocal left
@@ -385,6 +386,7 @@ async def test_with_both_certificates_he_cannot_change_nor_learn_what_is_relayed
         if what == "cut_with_its_blocks" and len(message.blocks) < 2:  # nothing to cut from the first, small batches
             return (message,)
         left -= 1
+        meddled.append(message)
         return change(message)
 
     middle = Middle(c.endpoint, (net.folder / "c", net.folder / "b"), meddle)
@@ -413,6 +415,32 @@ async def test_with_both_certificates_he_cannot_change_nor_learn_what_is_relayed
     if what not in ("dropped", "played_again", "swapped"):
         assert c.seen.alarms, "a forgery was not noticed"
     assert not a.seen.alarms and not b.seen.alarms
+    await until(lambda: lost(b, c) == costs(what, meddled))
+
+
+def costs(what: str, meddled: list[Relay]) -> set[tuple[int, int]]:
+    """The pads of what he has meddled with, and nothing else: none when it was whole and in its turn."""
+    if what == "another_link":
+        meddled = [one for one in meddled if one.link != OTHER]  # of that one he has changed nothing
+    spoilt = {"played_again": [], "swapped": meddled[:1]}.get(what, meddled)
+    return set[tuple[int, int]]().union(*(octets(one.pad) for one in spoilt))
+
+
+def octets(segments: Iterable[Segment]) -> set[tuple[int, int]]:
+    return {(one.block, octet) for one in segments for octet in range(one.offset, one.offset + one.length)}
+
+
+def lost(sender: Node, receiver: Node) -> set[tuple[int, int]]:
+    """Octets of the hop's key that are used up, and of which nothing has arrived; with what is burnt at either end."""
+    there = {(link, block) for link in (VIRTUAL, OTHER) for block in receiver.keys._pools[link]._blocks}
+    there |= {(LinkId(row.link), row.block) for row in ledger(receiver.config.store)}
+    found = set[tuple[int, int]]()
+    for node in (sender, receiver):
+        for row in ledger(node.config.store):
+            link, first, _ = row.consumer.split("/") if row.kind == "relay" else ("", "0", "")
+            if row.link == BC and (row.kind == "burnt" or (LinkId(link), int(first)) not in there):
+                found |= octets([Segment(row.link, row.block, row.offset, row.length)])
+    return found
 
 
 # What the ends tell each other ------------------------------------------------------------------------------------------
