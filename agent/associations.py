@@ -317,7 +317,8 @@ class AssociationTable:
         found = [next((ksid for ksid in mine if self._keys.holds(ksid, one)), None) for one in key_ids]
         missing = [one for one, ksid in zip(key_ids, found, strict=True) if ksid is None]
         if missing:
-            if all(self._keys.held_anywhere(one) and not self._was_for(caller, mine, one) for one in missing):
+            theirs = [self._keys.held_anywhere(one) & (not self._was_for(caller, mine, one)) for one in missing]
+            if all(theirs):  # worked out for every id: the time must not tell which one is whose
                 raise Unauthorised(", ".join(sorted(caller)), "have these keys: they are for other applications")
             raise UnknownKeys(tuple(missing))
         wanted: dict[KeyStreamId, list[str]] = {}
