@@ -4,6 +4,7 @@ A test, or a fixture it uses, takes `engine`; what only one of them does is mark
 """
 
 import functools
+import random
 
 import pytest
 
@@ -15,6 +16,7 @@ ENGINES = (Engine.BUILTIN, Engine.NETOPEER2)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="of campaigns; default: another one each time")
     parser.addoption(
         "--engines",
         metavar="NAMES",
@@ -32,6 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
             choose(Engine.NETOPEER2)
         except ConfigurationError as error:
             raise pytest.UsageError(f"--engines: {error}") from error
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """What a campaign draws its luck from; shown when a test fails."""
+    given = request.config.getoption("--seed")
+    found = random.getrandbits(32) if given is None else int(given)
+    print(f"--seed {found}")
+    return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from key_managers import Node
 
+from qswitch.agent.lkms.store import Store
+
 MS_RDONLY, MS_REMOUNT, MNT_DETACH = 1, 32, 2
 SECTOR = 512
 Image = dict[str, bytes]
@@ -97,34 +99,66 @@ def _garbage(old: bytes, new: bytes, luck: random.Random) -> bytes:
     return old[:same] + luck.randbytes(max(len(old), len(new)) - same)
 
 
+def lose_power(store: Store, path: Path, luck: random.Random, in_folding: bool, gone: Callable[[Image], None]) -> None:
+    """Cuts the power within the next commit of a store, or the next folding of its log; `gone` gets what the disk holds.
+
+    It is called once, in the store's thread; the commit, and all that come after, fail.
+    """
+    name, over = "_fold" if in_folding else "_execute", False
+    real: Callable[..., None] = getattr(store, name)
+
+    def cut(*arguments: object) -> None:
+        nonlocal over
+        if not over:
+            over, before = True, image(path)
+            real(*arguments)
+            gone(_left(before, image(path), luck))
+        raise PowerLost("power is lost")
+
+    setattr(store, name, cut)
+    if in_folding:
+        store._execute = _until(lambda: over, store._execute)  # type: ignore[method-assign]
+
+
+def _until(over: Callable[[], bool], real: Callable[..., None]) -> Callable[..., None]:
+    def execute(*arguments: object) -> None:
+        if over():
+            raise PowerLost("power is lost")
+        real(*arguments)
+
+    return execute
+
+
+def _left(before: Image, after: Image, luck: random.Random) -> Image:
+    """SQLite writes to the database only what is durable in the log, and cuts the log off only then, in one go."""
+    shorter = len(after["-wal"]) < len(before["-wal"])
+    if after[""] != before[""]:
+        return {"": torn(before[""], after[""], luck), "-wal": (before if shorter else after)["-wal"]}
+    log = luck.choice([before, after])["-wal"] if shorter else torn(before["-wal"], after["-wal"], luck)
+    return {"": after[""], "-wal": log}
+
+
+def put_back(path: Path, found: Image) -> None:
+    """Makes a store's files what a disk holds; its shared memory is gone with the power."""
+    for end, octets in found.items():
+        _file(path, end).write_bytes(octets)
+        _file(path, end).chmod(0o600)
+    _file(path, "-shm").unlink(missing_ok=True)
+
+
 class PowerCut:
     """Cuts a node's power within the next commit of its store, or the next folding of its log."""
 
     def __init__(self, node: Node, luck: random.Random, in_folding: bool = False) -> None:
-        self._node, self._luck, self.done = node, luck, asyncio.Event()
+        self._node, self.done = node, asyncio.Event()
         self._image: Image = {}
-        store, loop = node.keys._store, asyncio.get_running_loop()
-        name = "_fold" if in_folding else "_execute"
-        real: Callable[..., None] = getattr(store, name)
+        loop = asyncio.get_running_loop()
 
-        def cut(*arguments: object) -> None:
-            if not self._image:
-                before = image(node.config.store)
-                real(*arguments)
-                self._image = self._left(before, image(node.config.store))
-                loop.call_soon_threadsafe(self.done.set)
-            raise PowerLost("power is lost")
+        def gone(found: Image) -> None:
+            self._image = found
+            loop.call_soon_threadsafe(self.done.set)
 
-        setattr(store, name, cut)
-        if in_folding:
-            store._execute = cut  # type: ignore[method-assign]
-
-    def _left(self, before: Image, after: Image) -> Image:
-        """SQLite writes to the database only what is durable in the log, and shortens the log only after."""
-        if after[""] != before[""]:
-            log = before["-wal"] if len(after["-wal"]) < len(before["-wal"]) else after["-wal"]
-            return {"": torn(before[""], after[""], self._luck), "-wal": log}
-        return {"": after[""], "-wal": torn(before["-wal"], after["-wal"], self._luck)}
+        lose_power(node.keys._store, node.config.store, luck, in_folding, gone)
 
     def nudge(self) -> None:
         """Makes sure that there is something to commit: without the other end, an idle one may have nothing."""
@@ -135,9 +169,5 @@ class PowerCut:
     async def restart(self) -> None:
         """The process is gone, the disk holds what it holds; the node comes back."""
         await self._node.crash()
-        store = self._node.config.store
-        for end, octets in self._image.items():
-            _file(store, end).write_bytes(octets)
-            _file(store, end).chmod(0o600)
-        _file(store, "-shm").unlink(missing_ok=True)
+        put_back(self._node.config.store, self._image)
         await self._node.restart()
