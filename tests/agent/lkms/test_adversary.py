@@ -437,8 +437,10 @@ def lost(sender: Node, receiver: Node) -> set[tuple[int, int]]:
     found = set[tuple[int, int]]()
     for node in (sender, receiver):
         for row in ledger(node.config.store):
+            if row.link != BC or row.kind == "tag":
+                continue
             link, first, _ = row.consumer.split("/") if row.kind == "relay" else ("", "0", "")
-            if row.link == BC and (row.kind == "burnt" or (LinkId(link), int(first)) not in there):
+            if row.kind == "burnt" or (LinkId(link), int(first)) not in there:
                 found |= octets([Segment(row.link, row.block, row.offset, row.length)])
     return found
 
@@ -470,7 +472,8 @@ def under_all_of_the_block(message: Tagged) -> Iterable[Tagged]:
 
 
 def under_a_block_of_the_receiver(message: Tagged) -> Iterable[Tagged]:
-    yield msgspec.structs.replace(message, key=Segment(AB, message.key.block + 1, 0, 32))
+    """A young one, which is not used up when he names it."""
+    yield msgspec.structs.replace(message, key=Segment(AB, BLOCKS - 1 - message.key.block % 2, 0, 32))
 
 
 def out_of_its_envelope(message: Tagged) -> Iterable[Tagged]:
