@@ -26,6 +26,7 @@ from .config import Etsi014Config
 from .errors import InsufficientKey, InvalidValue, NoConnection, NodeError, Unauthorised, UnknownKeys, UnknownKeyStream
 from .lkms.keys import Key
 from .lkms.manager import DeliveryConfig
+from .lkms.promises import UNPROMISED, Terms
 from .model import (
     Admission,
     ApplicationConfig,
@@ -187,7 +188,8 @@ class AssociationTable:
     def _with_limits(self, ksid: KeyStreamId, far: NodeId, entry: ApplicationConfig | None = None) -> DeliveryConfig:
         ttl = (entry.qos.ttl_seconds if entry else None) or self._config.ttl_seconds
         links = entry.backing_links if entry else ()
-        return DeliveryConfig(ksid, far, links, self.limits.key_size // 8, self.limits.stored, ttl)
+        terms = Terms(entry.qos.min_bandwidth_bps or 0, entry.priority) if entry else UNPROMISED
+        return DeliveryConfig(ksid, far, links, self.limits.key_size // 8, self.limits.stored, ttl, terms)
 
     async def _make_local(self, ksid: KeyStreamId) -> KeyStreamId:
         if ksid not in self._local:

@@ -12,6 +12,7 @@ from typing import Protocol
 from qswitch.protocol.etsi004 import Qos as StreamQos
 
 from .lkms.manager import Chunk, StreamConfig
+from .lkms.promises import Terms
 from .model import ApplicationConfig, ApplicationType, KeyStreamId, NodeId
 from .periods import Periods
 from .stream_rules import DEFAULT_TIMEOUT_SECONDS, JSON, KEPT, Bucket, Phase, members, sharing
@@ -139,4 +140,5 @@ def _config(have: Stream) -> StreamConfig:
         chunk_size=have.qos.key_chunk_size,
         ttl_seconds=entry.qos.ttl_seconds or have.qos.ttl or None,
         readers=tuple(sorted(have.sharing)),
+        terms=Terms(entry.qos.min_bandwidth_bps or 0, entry.priority),
     )

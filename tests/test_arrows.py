@@ -46,6 +46,7 @@ PURE = [
     "agent/lkms/keys.py",
     "agent/lkms/lines.py",
     "agent/lkms/pool.py",
+    "agent/lkms/promises.py",
     "agent/lkms/ranges.py",
     "agent/lkms/relay.py",
     "agent/lkms/shares.py",

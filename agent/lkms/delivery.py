@@ -40,6 +40,7 @@ from .ahead import Ahead
 from .keys import Key
 from .otp import TAG_KEY, BadTag, seal, unseal
 from .pool import EPOCHS, Pool, Refused, Taken
+from .promises import UNPROMISED, Terms
 
 KIND = "014"
 MAX_RUN = 512  # keys of one allocation
@@ -73,6 +74,7 @@ class DeliveryConfig:
     usual_octets: int = 32
     limit: int = 10_000
     ttl_seconds: float = 3600.0
+    terms: Terms = UNPROMISED
 
 
 class DeliveryJournal(Protocol):
@@ -131,6 +133,7 @@ class Delivery:
     ready: dict[str, StoredKey] = field(default_factory=dict)  # put by, the other end has them
     orders: list[Order] = field(default_factory=list)
     consumed: int = 0  # octets delivered at this end
+    allocated: int = 0  # octets, by this process
     synced: bool = False
     room: int = 0  # keys that the other end takes
     told_room: int = 0
@@ -225,8 +228,24 @@ class Delivery:
         self.orders.append(order)
         return order
 
-    def serve(self) -> bool:
-        """Does for all orders, in the order they came, what can be done now, then fills the stock up. Is any done?"""
+    @property
+    def name(self) -> str:
+        return self.config.ksid
+
+    @property
+    def terms(self) -> Terms:
+        return self.config.terms
+
+    @property
+    def unit(self) -> int:
+        return self.config.usual_octets
+
+    def serve(self, most: int | None = None) -> bool:
+        """Does for all orders, in the order they came, what can be done now, then fills the stock up. Is any done?
+
+        No more than `most` octets are allocated for it.
+        """
+        until = None if most is None else self.allocated + most
         free, short, waiting = len(self.ready), False, len(self.orders)
         for order in list(self.orders):
             usual = order.octets == self.config.usual_octets and order.wrapped is None
@@ -235,13 +254,13 @@ class Delivery:
             needed = order.lacking - order.under_way - from_stock
             if not needed and not order.under_way:
                 self._complete(order, from_stock)
-            while needed and (count := self._allocate(needed, order.octets, order)):
+            while needed and (count := self._allocate(needed, order.octets, order, until)):
                 needed -= count
                 if usual:
                     self.target = max(STOCK[0], min(2 * self.target, STOCK[1]))
             short |= needed > 0
         if not short:
-            self._fill()
+            self._fill(until)
         return len(self.orders) < waiting
 
     def _complete(self, order: Order, from_stock: int) -> None:
@@ -281,7 +300,7 @@ class Delivery:
             self.ahead.told = octets
             self.journal.ahead(self.config.ksid, octets)
 
-    def _fill(self) -> None:
+    def _fill(self, until: int | None) -> None:
         """Keeps the stock between half its size and all of it, once anything was asked for."""
         have = len(self.ready) + sum(len(one.keys) for one in self.batches.values() if one.order is None)
         if not self.synced or have > self.target // 2 or not self.target:
@@ -289,21 +308,23 @@ class Delivery:
         octets = self.config.usual_octets
         spare = sum(pool.usable for pool in self._open_pools()) // (SHARE * octets)
         if (count := min(self.target - have, spare, (self.room - have) // 2)) > 0:  # leaving room for other sizes
-            self._allocate(count, octets, None)
+            self._allocate(count, octets, None, until)
 
     def _open_pools(self) -> list[Pool]:
         pools = (self.pools.get(link) for link in self.config.links)
         return [pool for pool in pools if pool is not None and pool.remote == self.config.remote]
 
-    def _allocate(self, count: int, octets: int, order: Order | None) -> int:
+    def _allocate(self, count: int, octets: int, order: Order | None, until: int | None) -> int:
         """Allocates up to `count` keys from the first link that has key for one; how many it were."""
         count = min(count, MAX_RUN, max(1, MAX_RUN_OCTETS // octets), self.room)
+        if until is not None:
+            count = min(count, (until - self.allocated) // octets)
         if not self.synced or count <= 0:
             return 0
         extra, wrapped = 0, order.wrapped if order else None
         if wrapped is not None:  # all of them, or none
             count, extra = len(wrapped), TAG_KEY
-            if count > self.room:
+            if count > self.room or (until is not None and self.allocated + extra + count * octets > until):
                 return 0
         for pool in self._open_pools():
             fits = min(count, max(0, pool.available - extra) // octets)
@@ -311,6 +332,7 @@ class Delivery:
                 ids = list(wrapped) if wrapped is not None else [self.new_id() for _ in range(fits)]
                 taken = pool.allocate(extra + fits * octets, KIND, _consumer(self.config.ksid, ids))
                 if taken is not None:
+                    self.allocated += extra + fits * octets
                     self._tell(ids, octets, taken, order)
                     return fits
             pool.want()

@@ -203,7 +203,7 @@ class Dispatch(Core, ABC):
             case KeyDrop():
                 delivery.on_drop(message)
         if self._store.failing is None:
-            delivery.serve()
+            delivery.serve(0)
 
     def _meet_links(self, peer: NodeId, links: Collection[str]) -> None:
         """The other end could not take an allocation from these links: their ends are out of step."""

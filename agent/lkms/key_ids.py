@@ -131,7 +131,7 @@ class KeyIds(Core, ABC):
         ksid = have.config.ksid
         try:
             if self._store.failing is None:
-                have.serve()
+                have.serve(0)  # from the stock; other key is shared out among all that want some
                 if not order.done:
                     self._poke()
             while not order.done:

@@ -9,27 +9,22 @@ from ..model import LinkId, NodeId
 from .core import Core, Observer
 from .delivery import Delivery
 from .pool import Pool
+from .promises import Promises
 from .streams import Stream
 
 
 class Sharing(Core, ABC):
-    """Key goes round among streams and associations, then to pads."""
+    """Key goes to streams and associations as was promised them, then to pads."""
 
     def __init__(self, node: NodeId, config: LkmsConfig, observer: Observer) -> None:
         super().__init__(node, config, observer)
-        self._first = 0  # of streams and deliveries, when key is shared out next
+        self._promises = Promises()
 
     def _settle(self) -> None:
         self._settling = False
         if self._store.failing is None:
-            waiting: list[Stream | Delivery] = sorted(self._streams.values(), key=lambda one: one.config.ksid)
-            waiting += self._deliveries.values()
-            self._first = (self._first + 1) % max(1, len(waiting))  # or scarce key would all go to the lowest id
-            for one in (*waiting[self._first :], *waiting[: self._first]):
-                if isinstance(one, Stream):
-                    one.refill()
-                elif one.serve():
-                    self._wake(one.config.ksid)
+            waiting: list[Stream | Delivery] = [*self._streams.values(), *self._deliveries.values()]
+            self._promises.serve(waiting, self._now(), self._allocate)
             # A pad is small and always fits: without this, chunks of many octets would never come to their key.
             self._relays.reserved = {link: size for one in waiting if (size := one.short()) for link in one.config.links}
             self._relays.fill(self._now())
@@ -37,6 +32,12 @@ class Sharing(Core, ABC):
             self._show(link, pool)
         if any(channel.blocked for channel in self._channels.values()):  # there may be key to tag with now
             self._store.soon()
+
+    def _allocate(self, one: Stream | Delivery, most: int | None) -> None:
+        if isinstance(one, Stream):
+            one.refill(most)
+        elif one.serve(most):
+            self._wake(one.config.ksid)
 
     def _show(self, link: LinkId, pool: Pool) -> None:
         before, now = self._shown.get(link), (pool.usable > 0, pool.full)

@@ -29,6 +29,7 @@ from ..model import KeyStreamId, LinkId, NodeId
 from .ahead import Ahead
 from .keys import Key
 from .pool import EPOCHS, Pool, Refused, Taken
+from .promises import UNPROMISED, Terms
 from .readers import ReaderJournal, Readers
 
 PREFETCH_CHUNKS = 64
@@ -54,6 +55,7 @@ class StreamConfig:
     chunk_size: int = 0
     ttl_seconds: int | None = None
     readers: tuple[str, ...] = ()
+    terms: Terms = UNPROMISED
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class Stream:
     told: int = 0  # follower: what the leader was asked for last
     epoch: int = 0
     prefetch: int = PREFETCH_CHUNKS
+    allocated: int = 0  # leader: octets, by this process
     most: int = 1  # chunks released at once: more cost less time, and may be lost in a crash (ahead.py)
     ahead: Ahead[int] = field(init=False)
 
@@ -318,8 +321,21 @@ class Stream:
         target = self._target()
         return self._due(target) if self.leads else self._has_to_ask(target)
 
-    def refill(self) -> None:
-        """Leader: allocates what is wanted, as far as there is key. Follower: asks for it when half is used up."""
+    @property
+    def name(self) -> str:
+        return self.config.ksid
+
+    @property
+    def terms(self) -> Terms:
+        return self.config.terms
+
+    @property
+    def unit(self) -> int:
+        return self.progress.chunk_size
+
+    def refill(self, most: int | None = None) -> None:
+        """Leader: allocates what is wanted, as far as there is key, and no more than `most` octets. Follower: asks for it
+        when a quarter is used up."""
         target = self._target()
         if not self.leads:
             if self._has_to_ask(target):
@@ -330,6 +346,8 @@ class Stream:
         if Attachment.CLOSED in ends or Attachment.CONNECTED not in ends or not self.progress.chunk_size:
             return
         if self._due(target):
+            if most is not None:
+                target = min(target, self.progress.next_index + most // self.progress.chunk_size)
             while self.synced and self.progress.next_index < target and self._extend(target - self.progress.next_index):
                 pass
 
@@ -362,6 +380,7 @@ class Stream:
             taken = pool.allocate(fits * size, "stream", self._consumer(first)) if fits else None
             if taken is not None:
                 self.send(Alloc(self.config.ksid, self.progress.incarnation, size, first, fits, taken.segments))
+                self.allocated += fits * size
                 self._store(first, taken)
                 return True
             pool.want()

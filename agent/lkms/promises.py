@@ -1,0 +1,89 @@
+"""What consumers of scarce key were promised: who is served next, and how much. Arithmetic: no pools and no clock.
+
+Every consumer with a min_bandwidth has a credit, which its minimum earns and all key that it gets repays. Who has credit is
+served first, up to its credit, the more important before the others; so every minimum is held as long as the links make as
+much as all of them together. What is left goes by priority (015: the larger number is the more important), and among equals
+to each in turn.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+BURST_SECONDS = 1.0
+"""Credit gathers for so long, and up to `LEAST_UNITS` of what is taken at once: on a slow link a block comes rarely."""
+LEAST_UNITS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a consumer is promised: a rate in bit/s (0: none), and its rank when key is scarce."""
+
+    min_bps: int = 0
+    priority: int = 0
+
+
+UNPROMISED = Terms()
+
+
+class Consumer(Protocol):
+    """A key stream or an association, as the end that allocates for it sees it."""
+
+    allocated: int  # octets, ever
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def terms(self) -> Terms: ...
+    @property
+    def unit(self) -> int:
+        """Octets that it takes at once, at least; 0 while that is not known."""
+
+
+@dataclass(slots=True)
+class _Account:
+    """In octets and seconds."""
+
+    at: float
+    credit: float = 0.0
+
+    def earn(self, terms: Terms, unit: int, now: float) -> None:
+        rate, passed = terms.min_bps / 8, max(0.0, now - self.at)
+        self.at = now
+        self.credit = min(self.credit + rate * passed, max(rate * BURST_SECONDS, LEAST_UNITS * unit))
+
+
+@dataclass(slots=True)
+class Promises:
+    """The accounts of all consumers of a node, by name."""
+
+    accounts: dict[str, _Account] = field(default_factory=dict)
+    first: int = 0  # of equals, when key is shared out next
+
+    def serve[C: Consumer](self, consumers: Iterable[C], now: float, allocate: Callable[[C, int | None], None]) -> None:
+        """Has `allocate` called for each consumer as often as it is its turn, with the most octets it may take (None: all
+        that it wants)."""
+        ordered = sorted(consumers, key=lambda one: one.name)
+        self.first = (self.first + 1) % max(1, len(ordered))
+        turn = sorted((*ordered[self.first :], *ordered[: self.first]), key=lambda one: -one.terms.priority)
+        self._forget({one.name for one in ordered if one.terms.min_bps})
+        for one in turn:
+            if one.terms.min_bps and (credit := self._credit(one, now)) > 0:
+                self._serve(one, credit, allocate)
+        for one in turn:
+            self._serve(one, None, allocate)
+
+    def _credit(self, one: Consumer, now: float) -> int:
+        account = self.accounts.setdefault(one.name, _Account(now))
+        account.earn(one.terms, one.unit, now)
+        return int(account.credit)
+
+    def _serve[C: Consumer](self, one: C, most: int | None, allocate: Callable[[C, int | None], None]) -> None:
+        before = one.allocated
+        allocate(one, most)
+        if (account := self.accounts.get(one.name)) is not None:
+            account.credit = max(0.0, account.credit - (one.allocated - before))
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in self.accounts.keys() - set(names):
+            del self.accounts[name]
