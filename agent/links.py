@@ -60,6 +60,8 @@ from .tasks import Tasks
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 10.0  # performance of one link is told at most this often
+SCARCE_BITS = 2 * 8 * 4096
+"""Two blocks: each end keeps its last one, to tag its messages with."""
 ALARM_SECONDS = 30.0  # the same alarm is raised at most this often
 FRESH_SECONDS = 5.0  # a virtual link that took key in within this time is running
 DEVICE_SECONDS = 30.0  # for a device to start or to stop
@@ -375,7 +377,7 @@ class LinkTable:
         if now - have.told_at >= TELL_SECONDS and is_news(have.told, performance):
             self._tell_performance(have, now)
         starved = performance.expected_consumption_bps > performance.skr_bps and not is_relay(have.config)
-        starved = starved and self._keys.levels(have.link).usable_bits == 0
+        starved = starved and self._keys.levels(have.link).usable_bits < SCARCE_BITS
         if starved and not have.overloaded:
             self._notify(LinkOverloaded(have.link, performance))
         have.overloaded = starved

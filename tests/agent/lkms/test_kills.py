@@ -31,7 +31,7 @@ async def test_killed_nodes_go_on_with_the_same_key(
     mounted = any(one.disk is not None for one in campaign.nodes.values())
     assert set(campaign.struck) == set(Kind) - (set() if mounted else {Kind.FULL})
     assert audit.relayed > 100 and campaign.received.looked > 100
-    assert audit.burnt < audit.generated / 1000 or count < 100, audit.table()
+    assert audit.burnt < 4096 * campaign.kills, audit.table()  # of so many kills, the share is a matter of their pace
 
 
 def test_a_seed_says_which_blows_fall() -> None:
