@@ -14,6 +14,7 @@ Decisions are in `stream_rules.py`; what they want of the key manager is brought
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -82,6 +83,7 @@ from .tasks import Tasks
 log = logging.getLogger(__name__)
 
 PEER_SECONDS = 1.0  # GET_KEY waits this long for a peer that has not come yet
+WITHDRAW_SECONDS = 0.5
 STALE_SECONDS = 3.0  # a refused entry is taken for the answer again when the controller does not change it
 
 
@@ -277,6 +279,7 @@ class ApplicationTable:
         except BaseException:
             if not was_open:
                 self._undo_open(have, me, request)
+                await self._withdrawn(have)
             raise
         finally:
             mine.opening -= 1
@@ -284,6 +287,12 @@ class ApplicationTable:
         log.info("application open ksid=%s application=%s peer=%s", have.ksid, me, have.peer_seen)
         status = Status.SUCCESS if have.peer_seen else Status.PEER_ABSENT
         return OpenConnectReply(status, offered(have.entry, mine.qos, chunk_size, have.seconds(mine)), have.ksid)
+
+    async def _withdrawn(self, have: Stream) -> None:
+        """The other end is told before the caller is, who may tell its peer: that one must not find it attached."""
+        with suppress(NodeError, TimeoutError):
+            async with asyncio.timeout(WITHDRAW_SECONDS):
+                await self._settle(have)
 
     async def _agree_chunk_size(self, have: Stream) -> int:
         """Octets. The peer's is taken by a caller who names none; if neither does, it is the usual one."""
