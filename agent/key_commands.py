@@ -101,7 +101,7 @@ def status(file: Path, output: str) -> None:
 
 
 def _status_lines(data: dict[str, Any]) -> list[str]:
-    master, limits = data["master_key"], data["limits"]
+    master, limits, ahead = data["master_key"], data["limits"], data["ahead"]
     since = "" if master["since"] is None else f" since {_when(master['since'])}"
     running = "open in the agent, which runs" if data["agent_runs"] else "not open: the agent does not run"
     low = limits["capacity_blocks"] * limits["refill_percent"] // 100
@@ -111,6 +111,7 @@ def _status_lines(data: dict[str, Any]) -> list[str]:
         *([f"            {master['note']}"] if master["note"] else []),
         f"limits      {limits['capacity_blocks']} blocks a link; once full, refilled when below {low}",
         f"log         {data['log_octets']} octets are not folded in yet",
+        f"ahead       {ahead['octets']} octets released in memory only; {ahead['burnt_octets']} were burnt by crashes",
     ]
     return lines + _link_lines(data["links"]) + _stream_lines(data["streams"])
 

@@ -55,6 +55,7 @@ def status(config: LkmsConfig, running: dict[str, Any] | None) -> dict[str, Any]
             },
             "links": _links(database, running),
             "streams": _streams(database),
+            "ahead": _ahead(database),
             "rows": {one.table: _count(database, one.table) for one in SEALED} | {"ledger": _count(database, "ledger")},
         }
 
@@ -142,6 +143,15 @@ def _streams(database: sqlite3.Connection) -> dict[str, Any]:
         }
         for ksid, remote, size, following, released, here, there_, consumed, chunks in database.execute(select)
     }
+
+
+def _ahead(database: sqlite3.Connection) -> dict[str, int]:
+    """Octets that are in the agent's memory only, released ahead of who asks for them, and what crashes have burnt of such.
+
+    An upper bound: what has left since it was noted is not told apart.
+    """
+    octets, burnt = database.execute("SELECT coalesce(sum(octets), 0), coalesce(sum(burnt), 0) FROM ahead").fetchone()
+    return {"octets": octets, "burnt_octets": burnt}
 
 
 # Verification ---------------------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ class Hop:
         self._tasks: list[asyncio.Task[None]] = []
         self._reading: list[asyncio.Task[None]] = []
         self._read: dict[KeyStreamId, list[str]] = {}
+        self._waited: list[float] = []  # for each chunk, seconds
 
     async def run(self) -> None:
         await self._keys.start()
@@ -122,17 +123,24 @@ class Hop:
                 return
             await asyncio.sleep(0.05)
 
-    async def do_read(self, link: str, remote: str, ksids: list[str], octets: int) -> None:
-        """Applications of this end open key streams over a link and read without a pause."""
+    async def do_read(self, link: str, remote: str, ksids: list[str], octets: int, seconds: float = 0.0) -> None:
+        """Applications of this end open key streams over a link and read: a chunk in so many seconds, or without a pause."""
         self._read = {KeyStreamId(one): [] for one in ksids}
         for ksid in self._read:
             await self._keys.configure_stream(StreamConfig(ksid, NodeId(remote), (LinkId(link),), octets))
             await self._keys.attach(ksid)
-        self._reading = [asyncio.create_task(self._read_one(ksid)) for ksid in self._read]
+        self._reading = [asyncio.create_task(self._read_one(ksid, seconds)) for ksid in self._read]
+        self._waited.clear()
 
-    async def _read_one(self, ksid: KeyStreamId) -> None:
+    async def _read_one(self, ksid: KeyStreamId, seconds: float) -> None:
+        due = time.monotonic()
         while True:
+            if seconds:
+                due += seconds
+                await asyncio.sleep(due - time.monotonic())
+            asked = time.monotonic()
             chunk = await self._keys.get_chunk(ksid, None)
+            self._waited.append(time.monotonic() - asked)
             with chunk.key, chunk.key.view() as octets:
                 self._read[ksid].append(hashlib.sha256(octets).hexdigest()[:16])
 
@@ -161,6 +169,11 @@ class Hop:
             "processor_seconds": usage.ru_utime + usage.ru_stime,
             "resident_octets": resident_octets(),
         }
+
+    async def do_waited(self) -> list[float]:
+        """For how long each chunk was waited for since this was asked last."""
+        waited, self._waited = self._waited, []
+        return waited
 
     async def do_moments(self) -> dict[int, float]:
         moments, self._keys.moments = self._keys.moments, {}

@@ -30,13 +30,19 @@ SECTIONS: dict[str, Callable[[Bed, tuple[int, ...], int, int], Awaitable[Section
 
 
 async def measure(
-    clients: tuple[int, ...], rounds: int, calls: int, hops: tuple[int, ...], seconds: float, only: tuple[str, ...] = ()
+    clients: tuple[int, ...],
+    rounds: int,
+    calls: int,
+    hops: tuple[int, ...],
+    seconds: float,
+    only: tuple[str, ...] = (),
+    release_ahead: int = 0,
 ) -> dict[str, Any]:
     """All sections, or those named, as JSON values. Raises StartFailed."""
     found: dict[str, Section] = {}
     chosen = {name: section for name, section in SECTIONS.items() if not only or name in only}
     if chosen:
-        async with prepared() as bed:
+        async with prepared(release_ahead) as bed:
             for name, section in chosen.items():
                 found[name] = await section(bed, clients, rounds, calls)
     if not only or "relay" in only:
@@ -45,6 +51,7 @@ async def measure(
         "bench": "keys",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
+        "release_ahead": release_ahead,
         "python": platform.python_version(),
         "sections": {name: asdict(section) for name, section in found.items()},
     }
@@ -80,6 +87,9 @@ def _sentence(subject: str, baseline: str, ratio: float, **where: Any) -> str:
     "--seconds", default=10.0, show_default=True, type=click.FloatRange(0.5, 600), help="Of relay, each number of hops."
 )
 @click.option("--only", multiple=True, type=click.Choice([*SECTIONS, "relay"]), help="Not all sections, but these.")
+@click.option(
+    "--release-ahead", default=0, show_default=True, type=click.IntRange(0, 31), help="[lkms] release_ahead of the nodes."
+)
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def main(
     clients: tuple[int, ...],
@@ -88,11 +98,12 @@ def main(
     hops: tuple[int, ...],
     seconds: float,
     only: tuple[str, ...],
+    release_ahead: int,
     output: str,
 ) -> None:
     """Measure how fast keys are served and relayed, in about two minutes."""
     try:
-        data = uvloop.run(measure(clients, rounds, calls, hops, seconds, only))
+        data = uvloop.run(measure(clients, rounds, calls, hops, seconds, only, release_ahead))
     except StartFailed as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(data, indent=2) if output == "json" else table(data))

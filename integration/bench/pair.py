@@ -78,12 +78,16 @@ def _context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def prepared() -> AsyncIterator[Bed]:
-    """Raises StartFailed when something does not start."""
+async def prepared(release_ahead: int = 0) -> AsyncIterator[Bed]:
+    """Both nodes with this `release_ahead` in their configuration. Raises StartFailed when something does not start."""
     with tempfile.TemporaryDirectory(prefix="qswitch-bench-") as folder:
         home = Path(folder)
         (home / "bench.toml").write_text(PAIR, encoding="utf-8")
         network = Emulation.create(layout.load(str(home / "bench.toml")), home / "bench")
+        for node in network.descriptor["nodes"]:
+            file = network.directory / node["name"].lower() / "agent.toml"
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace("[lkms]\n", f"[lkms]\nrelease_ahead = {release_ahead}\n"), encoding="utf-8")
         try:
             await network.start(lambda _text: None)
             async with _bare_servers(home) as (addresses, context):

@@ -23,7 +23,8 @@ from ..processes import StartFailed
 from .figures import Section
 from .plain import Source
 
-RELAY, PLAIN = "relay", "plain TLS sockets"
+RELAY, PACED, PLAIN = "relay", "relay, requests at 10 Mb/s", "plain TLS sockets"
+PACE_BPS = 10_000_000  # of both applications: the most that a link makes
 ONE_PAD = "one pad bit for each bit and hop"  # less is not secure, whatever an attacker computes
 STREAMS, CHUNK_OCTETS = 4, 4096
 STOCK_BITS = 16_000_000  # of every link on the route, before anything is measured
@@ -154,10 +155,10 @@ class Measured:
     spent: float
     processor: float
 
-    def row(self, hops: int) -> dict[str, Any]:
+    def row(self, hops: int, way: str = RELAY) -> dict[str, Any]:
         percentiles = statistics.quantiles(self.latencies, n=100)
         return {
-            "way": RELAY,
+            "way": way,
             "hops": hops,
             "mbit_per_second": self.bits_per_second / 1e6,
             "p50_ms": 1000 * percentiles[49],
@@ -167,8 +168,12 @@ class Measured:
         }
 
 
-async def _relayed(chain: Chain, hops: int, seconds: float) -> Measured:
-    """Applications read at both ends as fast as key comes; what the far end has got counts."""
+async def _relayed(chain: Chain, hops: int, seconds: float, pace_bps: int = 0) -> Measured:
+    """Applications read at both ends as fast as key comes; what the far end has got counts.
+
+    With a pace, they read that fast, and what is timed is how long the far end's wait for a chunk, which is in stock.
+    """
+    every = STREAMS * 8 * CHUNK_OCTETS / pace_bps if pace_bps else 0.0
     link = str(uuid.uuid4())
     await chain.stocked(hops)
     await chain.route(link, hops)
@@ -176,21 +181,24 @@ async def _relayed(chain: Chain, hops: int, seconds: float) -> Measured:
     near, far = chain.managers[0], chain.managers[hops]
     await asyncio.gather(
         *(
-            one.ask("read", link=link, remote=other, ksids=ksids, octets=CHUNK_OCTETS)
+            one.ask("read", link=link, remote=other, ksids=ksids, octets=CHUNK_OCTETS, seconds=every)
             for one, other in ((far, _node(0)), (near, _node(hops)))
         )
     )
     await asyncio.sleep(WARM_UP_SECONDS)
     for one in (near, far):
         await one.ask("moments")
+    await far.ask("waited")
     before = [await one.ask("figures", link=link) for one in chain.managers[: hops + 1]]
     await asyncio.sleep(seconds)
     after = [await one.ask("figures", link=link) for one in chain.managers[: hops + 1]]
     made, came = await near.ask("moments"), await far.ask("moments")
+    waited = await far.ask("waited")
     await _compare(near, far)
     for one in chain.managers[: hops + 1]:
         await one.ask("unroute", link=link)
-    return _measured(before, after, [came[number] - made[number] for number in came if number in made])
+    latencies = waited if pace_bps else [came[number] - made[number] for number in came if number in made]
+    return _measured(before, after, latencies)
 
 
 async def _compare(near: Process, far: Process) -> None:
@@ -242,7 +250,8 @@ async def relay(hops: tuple[int, ...], seconds: float) -> Section:
         for number in hops:
             base = await _plain(chain, number, seconds / 4)
             ours = (await _relayed(chain, number, seconds)).row(number)
-            rows += [base, ours]
+            paced = (await _relayed(chain, number, seconds / 2, PACE_BPS)).row(number, PACED)
+            rows += [base, ours, paced]
             for what in ("mbit_per_second", "p50_ms"):
                 ratios.append(_ratio(RELAY, PLAIN, ours[what] / base[what], hops=number, figure=what))
             ratios.append(_ratio(RELAY, ONE_PAD, ours["spent_bits"] / number, hops=number, figure="spent_bits"))
