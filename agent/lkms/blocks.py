@@ -89,6 +89,7 @@ class Blocks:
         self.link, self.asks, self.capacity, self.totals = link, asks, capacity, totals
         self._journal, self._reserve = journal, reserve
         self._refill_percent, self._filled = refill_percent, False
+        self.kept = 0  # octets for a consumer who was promised them and for whom they do not reach yet
         self._blocks = {block.number: block for block in sorted(blocks, key=lambda one: one.number)}
         self._theirs: set[int] = set()  # what the other end holds as well, as far as it is known
         self._stock: list[int] = []  # own usable blocks, oldest first
@@ -100,13 +101,18 @@ class Blocks:
 
     @property
     def available(self) -> int:
-        """Octets of own usable blocks that may be allocated."""
-        return max(0, self._own - self._reserve)
+        """Octets of own usable blocks that may be allocated, by others than those for whom some is `kept`."""
+        return max(0, self._own - self._reserve - self.kept)
+
+    @property
+    def theirs(self) -> int:
+        """Octets that the other end may allocate."""
+        return max(0, self._common - self._own - self._reserve)
 
     @property
     def usable(self) -> int:
         """Octets held by both ends that either may allocate."""
-        return self.available + max(0, self._common - self._own - self._reserve)
+        return max(0, self._own - self._reserve) + self.theirs
 
     @property
     def low_mark(self) -> int:

@@ -359,7 +359,7 @@ class Pool(Blocks):
 
     def want(self) -> None:
         """Asks for some of the other end's blocks, if it has any; once, until something changes."""
-        theirs = self.usable - self.available
+        theirs = self.theirs
         if self.synced and not self._wanted and 0 < theirs < self._asked:
             self._wanted, self._asked = True, theirs
             self._send(Want(self.link))
@@ -407,7 +407,7 @@ class Pool(Blocks):
             if not octets:
                 break
         taken = self._take(segments, kind, consumer)
-        if self.available < min(LOW_OCTETS, (self.usable - self.available) // 2):
+        if self.available < min(LOW_OCTETS, self.theirs // 2):
             self.want()
         return taken
 

@@ -27,9 +27,11 @@ UNPROMISED = Terms()
 
 
 class Consumer(Protocol):
-    """A key stream or an association, as the end that allocates for it sees it."""
+    """A key stream, an association or a next hop of relay, as the end that allocates for it sees it."""
 
-    allocated: int  # octets, ever
+    @property
+    def allocated(self) -> int:
+        """Octets, ever."""
 
     @property
     def name(self) -> str: ...
@@ -38,6 +40,9 @@ class Consumer(Protocol):
     @property
     def unit(self) -> int:
         """Octets that it takes at once, at least; 0 while that is not known."""
+
+    def short(self) -> int:
+        """The octets of what it would take next and for which there is not enough; 0 when nothing is wanted."""
 
 
 @dataclass(slots=True)
@@ -60,9 +65,16 @@ class Promises:
     accounts: dict[str, _Account] = field(default_factory=dict)
     first: int = 0  # of equals, when key is shared out next
 
-    def serve[C: Consumer](self, consumers: Iterable[C], now: float, allocate: Callable[[C, int | None], None]) -> None:
+    def serve[C: Consumer](
+        self,
+        consumers: Iterable[C],
+        now: float,
+        allocate: Callable[[C, int | None], None],
+        keep: Callable[[C, int], None],
+    ) -> None:
         """Has `allocate` called for each consumer as often as it is its turn, with the most octets it may take (None: all
-        that it wants)."""
+        that it wants), and `keep` for who has credit for what does not reach yet: the others are not to take that, or large
+        units would never come to theirs beside small ones."""
         ordered = sorted(consumers, key=lambda one: one.name)
         self.first = (self.first + 1) % max(1, len(ordered))
         turn = sorted((*ordered[self.first :], *ordered[: self.first]), key=lambda one: -one.terms.priority)
@@ -70,6 +82,8 @@ class Promises:
         for one in turn:
             if one.terms.min_bps and (credit := self._credit(one, now)) > 0:
                 self._serve(one, credit, allocate)
+                if 0 < (short := one.short()) <= self.accounts[one.name].credit:
+                    keep(one, short)
         for one in turn:
             self._serve(one, None, allocate)
 

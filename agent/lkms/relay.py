@@ -31,6 +31,7 @@ from .keys import Key
 from .lines import BATCH_BLOCKS, BLOCK, QUEUE_OCTETS, Leg, Line, LinkTotals, Parcel
 from .otp import TAG_KEY, BadTag, seal, unseal
 from .pool import Pool, Refused
+from .promises import Terms
 from .ranges import Ranges, pack
 from .shares import Altered, Shares, draw
 
@@ -59,6 +60,9 @@ class Relays:
     shares: dict[LinkId, Shares] = field(default_factory=dict)
     reserved: Mapping[LinkId, int] = field(default_factory=dict)  # octets of a link that pads must leave to its streams
     pause_seconds: float = 1.0
+    spent: dict[NodeId, int] = field(default_factory=dict)  # octets of pads, by next hop, in this process
+    lacking: dict[NodeId, int] = field(default_factory=dict)  # octets for the next message, when there are not so many
+    _until: int | None = None
 
     # Configuration -------------------------------------------------------------------------------------------------------
 
@@ -104,15 +108,40 @@ class Relays:
 
     # Source --------------------------------------------------------------------------------------------------------------
 
-    def fill(self, now: float) -> None:
-        """Key in transit first, then what this node is the source of: one batch per link in turn."""
-        for neighbour in list(self.queues):
-            self._pump(neighbour, now)
-        for link, shares in self.shares.items():
-            self._give_up(link, shares.late(now, self.wait_seconds))
-        busy = [line for line in self.lines.values() if line.route.component_of is None and self._legs(line)]
+    def fill(self, next_hop: NodeId, now: float, most: int | None = None) -> None:
+        """Towards a neighbour, key in transit first, then what this node is the source of: one batch per link in turn. With
+        `most`, no more octets of pads."""
+        self.lacking.pop(next_hop, None)
+        self._until = None if most is None else self.spent.get(next_hop, 0) + most
+        if next_hop in self.queues:
+            self._pump(next_hop, now)
+        busy = [
+            line for line in self.lines.values() if line.route.component_of is None and self._first_hop(line) == next_hop
+        ]
         while busy:
             busy = [line for line in busy if self._fill_one(line, now)]
+        self._until = None
+
+    def expire(self, now: float) -> None:
+        """Gives up shares that wait too long for others."""
+        for link, shares in self.shares.items():
+            self._give_up(link, shares.late(now, self.wait_seconds))
+
+    def passages(self) -> list["Passage"]:
+        """The neighbours that key is relayed to from here, as consumers of pads."""
+        lines = [line.route for line in self.lines.values()]
+        hops = dict.fromkeys([*self.queues, *(route.next_hop for route in lines if route.next_hop is not None)])
+        return [
+            Passage(self, hop, sum(route.bandwidth_bps or 0 for route in lines if route.enabled and route.next_hop == hop))
+            for hop in hops
+        ]
+
+    def _first_hop(self, line: Line) -> NodeId | None:
+        legs = self._legs(line)
+        return legs[0][1] if legs else None
+
+    def _exceeds(self, next_hop: NodeId, octets: int) -> bool:
+        return self._until is not None and self.spent.get(next_hop, 0) + octets > self._until
 
     def _legs(self, line: Line) -> list[Leg]:
         """Where the source sends what it makes for a link: over its route, or over all its components. Nowhere, at other
@@ -139,7 +168,7 @@ class Relays:
         count = min(BATCH_BLOCKS, pool.capacity - held, line.window - on_the_way)
         if not line.filling or count <= 0:
             return False
-        while count and self._any_short(legs, count, ask=count == 1):
+        while count and (self._exceeds(legs[0][1], TAG_KEY + count * BLOCK) or self._any_short(legs, count, ask=count == 1)):
             count -= 1
         if not count:
             return False
@@ -191,6 +220,8 @@ class Relays:
     def _pads_short(self, neighbour: NodeId, octets: int, ask: bool = True) -> bool:
         pools = self._towards(neighbour)
         short = sum(max(0, pool.available - self.reserved.get(pool.link, 0)) for pool in pools) < octets
+        if short:
+            self.lacking[neighbour] = octets
         if short and ask:
             for pool in pools:
                 pool.want()
@@ -230,6 +261,7 @@ class Relays:
                 self._count(pool.link, 0, share)
         if len(pad) != octets:
             raise AssertionError("pads were counted wrongly")
+        self.spent[next_hop] = self.spent.get(next_hop, 0) + octets
         return pad, tuple(segments)
 
     def on_relay(self, sender: NodeId, message: Relay, now: float) -> None:
@@ -354,12 +386,12 @@ class Relays:
     def _pump(self, next_hop: NodeId, now: float) -> None:
         queue = self.queues[next_hop]
         while queue:
-            parcel = queue[0]
+            parcel, octets = queue[0], TAG_KEY + len(queue[0].key)
             if now - parcel.since > self.wait_seconds:
                 queue.popleft()
                 parcel.key.wipe()
                 self._refuse(parcel.previous, parcel.link, parcel.blocks, "no next hop, or no key towards it")
-            elif not self.reachable(next_hop) or self._pads_short(next_hop, TAG_KEY + len(parcel.key)):
+            elif not self.reachable(next_hop) or self._exceeds(next_hop, octets) or self._pads_short(next_hop, octets):
                 return
             else:
                 queue.popleft()
@@ -396,6 +428,34 @@ class Relays:
         total = self.total(link)
         total.failures += 1
         self.journal.relay_totals(link, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A neighbour that key is relayed to, as a consumer: its virtual links' bandwidth is promised it; more comes last."""
+
+    relays: Relays
+    next_hop: NodeId
+    bandwidth_bps: int
+
+    @property
+    def name(self) -> str:
+        return self.next_hop
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.bandwidth_bps * (BLOCK + TAG_KEY) // BLOCK, -1)
+
+    @property
+    def unit(self) -> int:
+        return TAG_KEY + BATCH_BLOCKS * BLOCK
+
+    @property
+    def allocated(self) -> int:
+        return self.relays.spent.get(self.next_hop, 0)
+
+    def short(self) -> int:
+        return self.relays.lacking.get(self.next_hop, 0)
 
 
 def _consumer(link: LinkId, sender: NodeId, receiver: NodeId, blocks: Iterable[tuple[int, int]]) -> str:

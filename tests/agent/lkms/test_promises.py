@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
-from key_managers import Net, Node, audit, node_id, until
+from key_managers import Net, Node, audit, link_id, node_id, until
 
 from qswitch.agent.lkms.manager import DeliveryConfig, StreamConfig
 from qswitch.agent.lkms.promises import BURST_SECONDS, LEAST_UNITS, Promises, Terms
@@ -24,6 +24,9 @@ class Taker:
     unit: int = UNIT
     allocated: int = 0
     wants: int = 1 << 40
+
+    def short(self) -> int:
+        return 0
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Link:
     def run(self, octets_per_second: int, seconds: int, steps: int = 20) -> None:
         for step in range(seconds * steps):
             self.left += octets_per_second * (step + 1) // steps - octets_per_second * step // steps
-            self.promises.serve(self.takers, step / steps, self.allocate)
+            self.promises.serve(self.takers, step / steps, self.allocate, lambda _one, _octets: None)
             assert self.left < UNIT or not any(one.wants for one in self.takers), "key lies idle"
 
 
@@ -148,3 +151,26 @@ async def test_an_important_association_gets_its_keys_before_a_stream_that_takes
     with pytest.raises(asyncio.CancelledError):
         await reading
     audit(net, link)
+
+
+async def test_the_bandwidth_of_a_virtual_link_is_held_beside_a_stream_that_takes_all(net: Net) -> None:
+    """On the fibre a – b, whose key a stream would use up, pads for the link a – c come first, as far as was promised."""
+    for name in "abc":
+        await net.node(name)
+    a, b, c = net.nodes.values()
+    fibre = await net.fibre(1, "a", "b")
+    await net.feed(fibre, "a", "b", 4)
+    await net.feed(await net.fibre(2, "b", "c"), "b", "c", 60)
+    for here, there in ((a, b), (b, a)):
+        await here.configure_stream(StreamConfig(ksid(1), there.id, (fibre,), 256))
+        await here.keys.attach(ksid(1))
+    reading = asyncio.create_task(reads(a, b, ksid(1), []))
+    await until(lambda: a.keys.levels(fibre).usable_bits < 8 * 4096)
+    await net.route(9, "a", "b", "c", bandwidth_bps=8 * 8192)
+    for _ in range(20):
+        await net.feed(fibre, "a", "b", 1)
+        await asyncio.sleep(0.1)
+    assert c.keys.levels(link_id(9)).generated_bits >= 8 * 4096 * 2
+    reading.cancel()
+    await asyncio.wait([reading])
+    audit(net, fibre, link_id(2), link_id(9))

@@ -310,7 +310,9 @@ class Network(RuleBasedStateMachine):
     @rule()
     def fill(self) -> None:
         for site in self.sites.values():
-            site.relays.fill(self.now)
+            site.relays.expire(self.now)
+            for one in site.relays.passages():
+                site.relays.fill(one.next_hop, self.now)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 7.0]))
     def wait(self, seconds: float) -> None:
