@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from campaign import Campaign, Kind, blows
 from campaign_audit import Audit
+from campaign_node import BLOCK, ROUTES
+
+from qswitch.agent.lkms.lines import WINDOW_BLOCKS
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(500, marks=pytest.mark.soak)])
@@ -31,7 +34,9 @@ async def test_killed_nodes_go_on_with_the_same_key(
     mounted = any(one.disk is not None for one in campaign.nodes.values())
     assert set(campaign.struck) == set(Kind) - (set() if mounted else {Kind.FULL})
     assert audit.relayed > 100 and campaign.received.looked > 100
-    assert audit.burnt < 4096 * campaign.kills, audit.table()  # of so many kills, the share is a matter of their pace
+    # The share is a matter of pace. While a disk is full, a whole window of batches may wait for it, and die with it.
+    allowed = campaign.kills + WINDOW_BLOCKS * len(ROUTES) * campaign.struck[Kind.FULL]
+    assert audit.burnt < BLOCK * allowed, audit.table()
 
 
 def test_a_seed_says_which_blows_fall() -> None:

@@ -1,11 +1,13 @@
 """Two ends that were parted in whatever way agree again: what was in doubt is burnt at both, and nothing else.
 
-Both applications read a key stream, and each is master of keys with ids for the other, while sessions are cut and processes
-end. Afterwards the ledgers of both ends are held together octet by octet.
+Both applications read a key stream, and each is master of keys with ids for the other, while sessions are cut, processes
+end, and stores are lost or put back from a copy. Afterwards the ledgers of both ends, also lost ones, are held together
+octet by octet.
 """
 
 import asyncio
 import random
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -33,6 +35,7 @@ class Parted:
         self.a, self.b = net.nodes["a"], net.nodes["b"]
         self.chunks: dict[str, list[tuple[int, bytes]]] = {"a": [], "b": []}
         self.taken: dict[str, dict[str, bytes]] = {"a": {}, "b": {}}  # by the node of the master
+        self.lost: dict[str, list[LedgerRow]] = {"a": [], "b": []}  # of stores that are no more
         self.fetched: dict[str, dict[str, bytes]] = {"a": {}, "b": {}}
 
     @property
@@ -102,12 +105,14 @@ class Parted:
         """Octets by what each end has made of them, "held" or "-" where it has not used them; once, and the same."""
         blocks: dict[int, Uses] = defaultdict(lambda: ([], []))
         for end, node in enumerate(self.both):
-            for row in ledger(node.config.store):
+            for row in (*self.lost[node.name], *ledger(node.config.store)):
                 blocks[row.block][end].append(row)
         found: Counter[tuple[str, str]] = Counter()
         for number, uses in blocks.items():
             for octets, (here, there) in pieces(*uses):
-                assert len(here) <= 1 and len(there) <= 1, "used twice"
+                for rows in (here, there):  # who has forgotten that it was used may burn it, and not use it
+                    assert sum(row.kind != "burnt" for row in rows) <= 1, "used twice"
+                    assert len(rows) <= 1 or any(row in self.lost[name] for row in rows for name in "ab"), "burnt twice"
                 used = {(row.kind, row.consumer) for row in (*here, *there) if row.kind != "burnt"}
                 assert len(used) <= 1, "used for different things"
                 found[self._use(self.a, number, here), self._use(self.b, number, there)] += octets
@@ -193,3 +198,66 @@ async def test_parted_at_random_they_burn_what_was_in_doubt_and_nothing_else(
     assert burnt == sum(node.keys.levels(parted.link).burnt_bits for node in parted.both) // 8
     parted.check_same()
     assert not any(node.seen.alarms for node in parted.both)
+
+
+@pytest.mark.parametrize("name", "ab")
+async def test_a_lost_store_costs_what_was_in_it(parted: Parted, name: str) -> None:
+    """Of what both had, nothing is usable any more: the other end burns its copy, and keys of both are new ones."""
+    async with parted.load():
+        await parted.goes_on(60)
+    one, other = (parted.a, parted.b) if name == "a" else (parted.b, parted.a)
+    await one.crash()
+    parted.lost[name] = list(ledger(one.config.store))
+    for file in one.config.store.parent.glob("keys.sqlite*"):
+        file.unlink()
+    left, before = other.keys.levels(parted.link).stored_bits, other.keys.levels(parted.link).burnt_bits
+    await one.restart()
+    await parted.net.feed(parted.link, "a", "b", 100)  # without new key they have none to talk under
+    for node in parted.both:
+        await node.keys.attach(KSID)
+    await until(lambda: min(other.keys._pools[parted.link]._blocks) >= BLOCKS, 15)
+    assert other.keys.levels(parted.link).burnt_bits - before == left
+    parted.chunks[name], had = [], parted.chunks[name]
+    parted.chunks[other.name], had_there = [], parted.chunks[other.name]
+    async with parted.load():
+        await parted.goes_on(60)
+    await parted.settled()
+    books = parted.books()
+    assert set(books) <= IN_DOUBT | AGREED | {("-", "burnt"), ("burnt", "-")}, books
+    parted.check_same()
+    new = {key for chunks in parted.chunks.values() for _, key in chunks}
+    assert not new & {key for _, key in had + had_there}, "key of before came again"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="chunks that lie ready are read before the ends meet, so those of the copy come again"
+)
+@pytest.mark.parametrize("name", "ab")
+async def test_a_store_put_back_from_a_copy_gives_out_nothing_again(parted: Parted, name: str) -> None:
+    """What it holds and the other end knows to be used is burnt; that this has happened is an alarm."""
+    async with parted.load():
+        await parted.goes_on(40)
+    one, other = (parted.a, parted.b) if name == "a" else (parted.b, parted.a)
+    await one.crash()
+    folder, copy = one.config.store.parent, one.config.store.parent.with_name("copy")
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.control"))
+    known = len(list(ledger(one.config.store)))
+    await one.restart()
+    async with parted.load():
+        await parted.goes_on(80)
+    await one.crash()
+    parted.lost[name] = list(ledger(one.config.store))[known:]
+    for file in folder.glob("keys.sqlite*"):
+        file.unlink()
+    for file in copy.glob("keys.sqlite*"):
+        shutil.copy2(file, folder)
+    await one.restart()
+    await parted.net.feed(parted.link, "a", "b", 100)
+    had = {key for _, key in parted.chunks[name]}
+    parted.chunks = {"a": [], "b": []}
+    async with parted.load():
+        await parted.goes_on(60)
+    await parted.settled()
+    parted.books()
+    assert one.seen.alarms or other.seen.alarms
+    assert not had & {key for _, key in parted.chunks[name]}, "delivered again"
