@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-VERSION = 2
+VERSION = 3
 MAX_MESSAGE = 1 << 20
 """Octets of one message without its length."""
 MAX_ENVELOPE = 256 * 1024
@@ -128,8 +128,18 @@ class Want(Message, frozen=True, tag="want"):
     link: Id
 
 
+class Lack(Message, frozen=True, tag="lack"):
+    """What consumers at the sender wait for in vain, in octets: what they have been promised and not had, and what is waited
+    for at the highest `priority` there is. Holds until the next one."""
+
+    link: Id
+    owed: Size = 0
+    waited: Size = 0
+    priority: Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)] = 0
+
+
 class Give(Message, frozen=True, tag="give"):
-    """Blocks that belong to the receiver from now on (none: there is nothing to give)."""
+    """Blocks that belong to the receiver from now on (none, for an answer: there is nothing to give)."""
 
     link: Id
     blocks: Sequence[Range]
@@ -347,7 +357,7 @@ StateMessage = (
     | KeyDrop
     | RelayNack
 )
-Hint = Hello | Ping | LinkHello | Offer | Want | StreamHello | KeyHello
+Hint = Hello | Ping | LinkHello | Offer | Want | Lack | StreamHello | KeyHello
 WireMessage = Hint | Relay | Tagged
 AnyMessage = WireMessage | StateMessage
 

@@ -240,8 +240,9 @@ class Delivery:
     def unit(self) -> int:
         return self.config.usual_octets
 
-    def serve(self, most: int | None = None) -> bool:
-        """Does for all orders, in the order they came, what can be done now, then fills the stock up. Is any done?
+    def serve(self, most: int | None = None, ahead: bool = True) -> bool:
+        """Does for all orders, in the order they came, what can be done now, then, with `ahead`, fills the stock up. Is any
+        done?
 
         No more than `most` octets are allocated for it.
         """
@@ -259,7 +260,7 @@ class Delivery:
                 if usual:
                     self.target = max(STOCK[0], min(2 * self.target, STOCK[1]))
             short |= needed > 0
-        if not short:
+        if ahead and not short:
             self._fill(until)
         return len(self.orders) < waiting
 
@@ -406,7 +407,11 @@ class Delivery:
 
     def short(self) -> int:
         """Octets that an order waits for; relays are to leave them to it."""
-        return max((one.octets + (TAG_KEY if one.wrapped else 0) for one in self.orders), default=0) if self.synced else 0
+        waiting = [one for one in self.orders if one.lacking > one.under_way] if self.synced else []
+        return max((one.octets + (TAG_KEY if one.wrapped else 0) for one in waiting), default=0)
+
+    def waits(self) -> int:
+        return sum((one.lacking - one.under_way) * one.octets for one in self.orders) if self.synced else 0
 
     # Delivery at this end, as slave ----------------------------------------------------------------------------------------
 

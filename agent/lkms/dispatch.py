@@ -19,6 +19,7 @@ from qswitch.protocol.lkms import (
     KeyMet,
     KeySync,
     KeyTaken,
+    Lack,
     LinkHello,
     LinkSync,
     Lost,
@@ -48,7 +49,7 @@ from .tags import Channel
 
 log = logging.getLogger(__name__)
 
-LinkMessage = LinkHello | LinkSync | Offer | Have | Lost | Want | Give
+LinkMessage = LinkHello | LinkSync | Offer | Have | Lost | Want | Lack | Give
 KeyMessage = KeyHello | KeySync | KeyMeet | KeyMet | KeyAlloc | KeyAck | KeyTaken | KeyDrop
 StreamMessage = StreamHello | StreamSync | StreamState | Attach | Need | Alloc | AllocAck
 
@@ -149,7 +150,9 @@ class Dispatch(Core, ABC):
                 pool.lost(message)
                 self._relays.on_lost(message)
             case Want():
-                pool.wanted()
+                pool.asked = True  # answered when who waits here has had his
+            case Lack():
+                pool.lacking(message)
             case Give():
                 pool.given(message)
 

@@ -19,12 +19,13 @@ must be said to the other end to `send`, which lets a message go once all that w
 from collections.abc import Callable, Iterable
 from itertools import count, islice
 
-from qswitch.protocol.lkms import MAX_OFFERED, AnyMessage, Give, Have, LinkHello, LinkSync, Lost, Offer, Segment, Want
+from qswitch.protocol.lkms import MAX_OFFERED, AnyMessage, Give, Have, Lack, LinkHello, LinkSync, Lost, Offer, Segment, Want
 
 from ..errors import PeerViolation
 from ..model import LinkId, NodeId
 from .blocks import REFILL_PERCENT, RESERVE, USUAL_BLOCK, Block, Blocks, Journal, Taken, Totals
 from .keys import Key
+from .lacks import Lacks, less
 from .otp import TAG_KEY
 from .ranges import Ranges, TooMany, pack, unpack
 
@@ -67,6 +68,7 @@ class Pool(Blocks):
         self._peer_high = -1
         self._asked = float("inf")
         self._wanted = False
+        self.lacks, self.asked = Lacks(link), False  # asked: for blocks that lie idle here
         self._offered: dict[int, tuple[int, int]] = {}  # what the other end says of own blocks: cursor, end
         self._offered_high: int | None = None
         self._heard_since = 0.0
@@ -99,7 +101,7 @@ class Pool(Blocks):
         self._turn()
         self.stored += block.size
         if number in self._theirs:
-            self._usable(block)
+            self._come(block)
         self.totals.highest = number
         self.totals.generated += block.size
         if hops is not None:
@@ -127,10 +129,14 @@ class Pool(Blocks):
                 raise PeerViolation(self.remote, f"link {self.link}: holds more than it can")
             self._theirs.add(number)
             if block:
-                self._usable(block)
+                self._come(block)
         if useless:
             self._send(Lost(self.link, pack(useless)))
         self._wanted, self._asked = False, float("inf")
+
+    def _come(self, block: Block) -> None:
+        self._usable(block)
+        self.lacks.came(block.left if block.ours else -block.left)
 
     def lost(self, message: Lost) -> None:
         """What the other end burnt is of no use here either."""
@@ -160,6 +166,7 @@ class Pool(Blocks):
         self._theirs.clear()
         self._stock.clear()
         self._own = self._common = 0
+        self.lacks, self.asked = Lacks(self.link), False
 
     def meet(self) -> None:
         """A session is up, or the ends are out of step: both say what they hold before anything is taken."""
@@ -366,22 +373,37 @@ class Pool(Blocks):
 
     def wanted(self) -> None:
         """The other end runs short: gives away half of the own blocks, the youngest, and none of the reserve."""
+        self.asked = False
         if not self.synced:
             return
-        whole = [number for number in self._stock if not self._blocks[number].cursor]
-        given = whole[-max(1, len(whole) // 2) :]
-        while given and self._own - sum(self._blocks[number].left for number in given) < self._reserve:
-            del given[0]
-        for number in given:
-            block = self._blocks[number]
-            self._theirs_again(block, ours=False)
-        self._send(Give(self.link, pack(given)))
+        whole = sum(not self._blocks[number].cursor for number in self._stock)
+        self._give(self._youngest(max(1, whole // 2)))
+
+    def _youngest(self, most: int, octets: float = float("inf"), over: bool = True) -> list[int]:
+        """Own blocks that may be given away: of which nothing is used, and without which the reserve and what is kept are
+        there still. Up to so many, and so many octets, with one that goes beyond them if `over`."""
+        given, total = list[int](), 0
+        for block in (self._blocks[number] for number in reversed(self._stock)):
+            if len(given) == most or total >= octets or (total + block.left > octets and not over):
+                break
+            if not block.cursor and total + block.left <= self.available:
+                given.append(block.number)
+                total += block.left
+        return given
+
+    def _give(self, numbers: list[int]) -> None:
+        octets = sum(self._blocks[number].left for number in numbers)
+        for number in numbers:
+            self._theirs_again(self._blocks[number], ours=False)
+        self.lacks.there = less(self.lacks.there, octets)
+        self._send(Give(self.link, pack(sorted(numbers))))
 
     def given(self, message: Give) -> None:
         numbers = [n for n in self._numbers(message.blocks) if n in self._blocks and not self._blocks[n].ours]
         self._wanted = not numbers  # when there was nothing to give, there is no point in asking again at once
         for number in numbers:
             self._theirs_again(self._blocks[number], ours=True)
+        self.lacks.here = less(self.lacks.here, sum(self._blocks[number].left for number in numbers))
 
     def _theirs_again(self, block: Block, ours: bool) -> None:
         known = block.number in self._theirs
@@ -391,6 +413,35 @@ class Pool(Blocks):
         if known:
             self._theirs.add(block.number)
             self._usable(block)
+            self.lacks.came(2 * block.left if ours else -2 * block.left)
+
+    def tell(self, lack: Lack, now: float) -> None:
+        """What lacks here, of which the other end is told where that is news. Blocks that lie idle there are asked for with
+        `want`."""
+        idle = self.theirs >= USUAL_BLOCK
+        if self.synced and (news := self.lacks.news(Lack(self.link) if idle else lack, now)) is not None:
+            self._send(news)
+
+    def lacking(self, message: Lack) -> None:
+        if self.synced:
+            self.lacks.there = message
+
+    def give_owed(self) -> None:
+        """To the other end, for what consumers there were promised."""
+        self._give_up_to(self.lacks.there.owed, over=False)
+
+    def give_before(self, priority: int) -> None:
+        """To the other end, before consumers of this importance have theirs; to its equals half of what comes."""
+        self._give_up_to(self.lacks.before(priority), over=self.lacks.there.priority > priority)
+
+    def _give_up_to(self, octets: int, over: bool) -> None:
+        """What cannot be given, being less than a block beside the reserve, is kept until it can be: or whoever is less
+        important would have that of each block."""
+        if octets and (numbers := self._youngest(len(self._stock), octets, over)):
+            octets -= sum(self._blocks[number].left for number in numbers)
+            self._give(numbers)
+        if octets >= (1 if over else USUAL_BLOCK):
+            self.kept = max(self.kept, self._own)
 
     # Use ---------------------------------------------------------------------------------------------------------------
 

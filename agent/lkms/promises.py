@@ -3,16 +3,22 @@
 Every consumer with a min_bandwidth has a credit, which its minimum earns and all key that it gets repays. Who has credit is
 served first, up to its credit, the more important before the others; so every minimum is held as long as the links make as
 much as all of them together. What is left goes by priority (015: the larger number is the more important), and among equals
-to each in turn.
+to each in turn: what is waited for first, and only then what is put by for later.
+
+The other end of a link has consumers, too. What it was promised for those, and has not had, comes after the minima here;
+what they wait for, before what is less important here (lacks.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
 BURST_SECONDS = 1.0
-"""Credit gathers for so long, and up to `LEAST_UNITS` of what is taken at once: on a slow link a block comes rarely."""
+"""Credit gathers for so long, and up to `LEAST_UNITS` of what is taken at once, and `LEAST_OCTETS`: on a slow link a block
+comes rarely."""
 LEAST_UNITS = 2
+LEAST_OCTETS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,24 @@ class Consumer(Protocol):
     def short(self) -> int:
         """The octets of what it would take next and for which there is not enough; 0 when nothing is wanted."""
 
+    def waits(self) -> int:
+        """The octets that somebody waits for, of all that it would take."""
+
+
+class Rival(Protocol):
+    """The other end of a link."""
+
+    def give_owed(self) -> None:
+        """Gives it what it was promised."""
+
+    def give_before(self, priority: int) -> None:
+        """Gives it what is to be had there before consumers of this importance here have anything."""
+
+
+class Allocate[C: Consumer](Protocol):
+    def __call__(self, one: C, most: int | None, ahead: bool) -> None:
+        """Has a consumer take what is waited for, or with `ahead` all that it wants: no more than `most` octets."""
+
 
 @dataclass(slots=True)
 class _Account:
@@ -55,7 +79,7 @@ class _Account:
     def earn(self, terms: Terms, unit: int, now: float) -> None:
         rate, passed = terms.min_bps / 8, max(0.0, now - self.at)
         self.at = now
-        self.credit = min(self.credit + rate * passed, max(rate * BURST_SECONDS, LEAST_UNITS * unit))
+        self.credit = min(self.credit + rate * passed, max(rate * BURST_SECONDS, LEAST_UNITS * unit, LEAST_OCTETS))
 
 
 @dataclass(slots=True)
@@ -68,13 +92,13 @@ class Promises:
     def serve[C: Consumer](
         self,
         consumers: Iterable[C],
+        rivals: Collection[Rival],
         now: float,
-        allocate: Callable[[C, int | None], None],
+        allocate: Allocate[C],
         keep: Callable[[C, int], None],
     ) -> None:
-        """Has `allocate` called for each consumer as often as it is its turn, with the most octets it may take (None: all
-        that it wants), and `keep` for who has credit for what does not reach yet: the others are not to take that, or large
-        units would never come to theirs beside small ones."""
+        """Has `allocate` called for each consumer when it is its turn, and `keep` for who has credit for what does not
+        reach yet: the others are not to take that, or large units would never come to theirs beside small ones."""
         ordered = sorted(consumers, key=lambda one: one.name)
         self.first = (self.first + 1) % max(1, len(ordered))
         turn = sorted((*ordered[self.first :], *ordered[: self.first]), key=lambda one: -one.terms.priority)
@@ -84,17 +108,30 @@ class Promises:
                 self._serve(one, credit, allocate)
                 if 0 < (short := one.short()) <= self.accounts[one.name].credit:
                     keep(one, short)
+        for rival in rivals:
+            rival.give_owed()
+        for priority, equals in groupby(turn, key=lambda one: one.terms.priority):
+            for rival in rivals:
+                rival.give_before(priority)
+            for one in equals:
+                self._serve(one, None, allocate, ahead=False)
+        for rival in rivals:
+            rival.give_before(-1)
         for one in turn:
             self._serve(one, None, allocate)
+
+    def credit(self, one: Consumer) -> int:
+        """Octets that it was promised and has not had."""
+        return int(account.credit) if (account := self.accounts.get(one.name)) is not None else 0
 
     def _credit(self, one: Consumer, now: float) -> int:
         account = self.accounts.setdefault(one.name, _Account(now))
         account.earn(one.terms, one.unit, now)
         return int(account.credit)
 
-    def _serve[C: Consumer](self, one: C, most: int | None, allocate: Callable[[C, int | None], None]) -> None:
+    def _serve[C: Consumer](self, one: C, most: int | None, allocate: Allocate[C], ahead: bool = True) -> None:
         before = one.allocated
-        allocate(one, most)
+        allocate(one, most, ahead)
         if (account := self.accounts.get(one.name)) is not None:
             account.credit = max(0.0, account.credit - (one.allocated - before))
 

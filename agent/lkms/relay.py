@@ -218,7 +218,7 @@ class Relays:
     # Every hop -----------------------------------------------------------------------------------------------------------
 
     def _pads_short(self, neighbour: NodeId, octets: int, ask: bool = True) -> bool:
-        pools = self._towards(neighbour)
+        pools = self.towards(neighbour)
         short = sum(max(0, pool.available - self.reserved.get(pool.link, 0)) for pool in pools) < octets
         if short:
             self.lacking[neighbour] = octets
@@ -227,7 +227,7 @@ class Relays:
                 pool.want()
         return short
 
-    def _towards(self, neighbour: NodeId) -> list[Pool]:
+    def towards(self, neighbour: NodeId) -> list[Pool]:
         """Physical links to a neighbour: those that nothing is relayed on."""
         return [pool for link, pool in self.pools.items() if pool.remote == neighbour and link not in self.lines]
 
@@ -253,7 +253,7 @@ class Relays:
         self, link: LinkId, next_hop: NodeId, octets: int, blocks: tuple[tuple[int, int], ...]
     ) -> tuple[Key, tuple[Segment, ...]]:
         pad, segments = Key(bytearray()), list[Segment]()
-        for pool in self._towards(next_hop):
+        for pool in self.towards(next_hop):
             share = min(octets - len(pad), pool.available)
             if share and (taken := pool.allocate(share, "relay", _consumer(link, self.local, next_hop, blocks))):
                 pad.append(taken.key)
@@ -456,6 +456,9 @@ class Passage:
 
     def short(self) -> int:
         return self.relays.lacking.get(self.next_hop, 0)
+
+    def waits(self) -> int:
+        return 0
 
 
 def _consumer(link: LinkId, sender: NodeId, receiver: NodeId, blocks: Iterable[tuple[int, int]]) -> str:

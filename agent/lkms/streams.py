@@ -333,9 +333,9 @@ class Stream:
     def unit(self) -> int:
         return self.progress.chunk_size
 
-    def refill(self, most: int | None = None) -> None:
-        """Leader: allocates what is wanted, as far as there is key, and no more than `most` octets. Follower: asks for it
-        when a quarter is used up."""
+    def refill(self, most: int | None = None, ahead: bool = True) -> None:
+        """Leader: allocates what is wanted, or without `ahead` only what is waited for, as far as there is key, and no more
+        than `most` octets. Follower: asks for it when a quarter is used up."""
         target = self._target()
         if not self.leads:
             if self._has_to_ask(target):
@@ -346,6 +346,7 @@ class Stream:
         if Attachment.CLOSED in ends or Attachment.CONNECTED not in ends or not self.progress.chunk_size:
             return
         if self._due(target):
+            target = target if ahead else min(target, self.wanted)
             if most is not None:
                 target = min(target, self.progress.next_index + most // self.progress.chunk_size)
             while self.synced and self.progress.next_index < target and self._extend(target - self.progress.next_index):
@@ -362,6 +363,10 @@ class Stream:
         missing = target - self.progress.next_index
         waits = self.progress.next_index < self.wanted
         return missing > 0 and (waits or missing >= max(1, (target - self.progress.highest_read) // 4))
+
+    def waits(self) -> int:
+        """Leader: octets that an application of either end has asked for, and that are not there."""
+        return max(0, self.wanted - self.progress.next_index) * self.progress.chunk_size if self.short() else 0
 
     def short(self) -> int:
         """Leader: the octets of a chunk that is wanted and for which there is no key; 0 while none is."""

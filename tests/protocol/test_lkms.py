@@ -32,6 +32,7 @@ MESSAGES: list[WireMessage] = [
     lkms.LinkHello(LINK),
     lkms.Offer(LINK, -1, ((0, 0, 4096), (2, 100, 4064)), True, False),
     lkms.Want(LINK),
+    lkms.Lack(LINK, 4096, 1 << 20, (1 << 32) - 1),
     lkms.StreamHello(KSID, (LINK,)),
     lkms.KeyHello(KSID, (LINK,)),
     lkms.Relay(LINK, 1, ((10, 4096),), SEGMENTS, bytes(4096), bytes(16)),

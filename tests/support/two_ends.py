@@ -192,6 +192,8 @@ class End:
                 self.pool.lost(message)
             case lkms.Want():
                 self.pool.wanted()
+            case lkms.Lack():
+                self.pool.lacking(message)
             case lkms.Give():
                 self.pool.given(message)
             case lkms.StreamHello():
@@ -402,6 +404,16 @@ class Agreement(RuleBasedStateMachine):
             assert bool(readers.had) <= bool(one.readers) and set(readers.had) <= set(stream.chunks)
             held = {reading.released for reader, reading in readers.readings.items() if reader in one.readers}
             assert not [index for index, had in readers.had.items() if had >= set(one.readers) and index not in held]
+
+    @rule(end=ends, owed=st.integers(0, 4 * BLOCK), waited=st.integers(0, 4 * BLOCK), priority=st.integers(0, 2))
+    def lack(self, end: int, owed: int, waited: int, priority: int) -> None:
+        """Consumers wait for more than an end owns."""
+        self.both[end].send(lkms.Lack(LINK, owed, waited, priority))
+
+    @rule(end=ends, priority=st.integers(-1, 2))
+    def give(self, end: int, priority: int) -> None:
+        self.both[end].pool.give_owed()
+        self.both[end].pool.give_before(priority)
 
     @rule(end=ends, octets=st.integers(1, 2 * BLOCK))
     def pad(self, end: int, octets: int) -> None:

@@ -32,6 +32,7 @@ from qswitch.protocol.lkms import (
     Hello,
     KeyAlloc,
     KeyHello,
+    Lack,
     LinkHello,
     LinkSync,
     Lost,
@@ -137,6 +138,7 @@ HINTS: tuple[WireMessage, ...] = (
     Offer(AB, 900, ((0, 0, 4096),), True, True),
     Offer(VIRTUAL, 1 << 40, ((0, 0, 4096),), True, True),
     Want(AB),
+    Lack(AB, 1 << 20, 1 << 20, 9),
     StreamHello(KSID, (AB,)),
     KeyHello(KSID, (AB,)),
     Relay(VIRTUAL, 0, ((900, 4096),), (Segment(AB, 2, 0, 4096 + 32),), bytes(4096), bytes(16)),
@@ -604,6 +606,7 @@ async def test_with_both_certificates_his_hints_cost_messages_and_no_key_but_tag
     for hint in (
         LinkHello(AB),
         Want(AB),
+        Lack(AB, 1 << 20, 1 << 20, 9),
         StreamHello(KSID, (AB,)),
         KeyHello(KSID, (AB,)),
         Offer(AB, 10_000, tuple((number, 0, 4096) for number in range(200)), True, True),

@@ -179,6 +179,8 @@ class End:
                 pool.lost(message)
             case lkms.Want():
                 pool.wanted()
+            case lkms.Lack():
+                pool.lacking(message)
             case lkms.Give():
                 pool.given(message)
             case lkms.KeyHello():

@@ -199,6 +199,8 @@ class Site:
                 self.relays.on_lost(message)
             case lkms.Want():
                 pool.wanted()
+            case lkms.Lack():
+                pool.lacking(message)
             case lkms.Give():
                 pool.given(message)
 
