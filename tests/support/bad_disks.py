@@ -17,6 +17,7 @@ from qswitch.agent.lkms.store import Store
 
 MS_RDONLY, MS_REMOUNT, MNT_DETACH = 1, 32, 2
 SECTOR = 512
+LOG_HEADER = 32
 Image = dict[str, bytes]
 """Contents of a store's files by the end of their names."""
 
@@ -134,8 +135,16 @@ def _left(before: Image, after: Image, luck: random.Random) -> Image:
     shorter = len(after["-wal"]) < len(before["-wal"])
     if after[""] != before[""]:
         return {"": torn(before[""], after[""], luck), "-wal": (before if shorter else after)["-wal"]}
-    log = luck.choice([before, after])["-wal"] if shorter else torn(before["-wal"], after["-wal"], luck)
+    log = luck.choice([before, after])["-wal"] if shorter else torn_log(before["-wal"], after["-wal"], luck)
     return {"": after[""], "-wal": log}
+
+
+def torn_log(before: bytes, after: bytes, luck: random.Random) -> bytes:
+    """Where the log begins anew over one that was folded, SQLite has its header durable before it writes what follows: new
+    frames behind an old header would bring back what was there long ago."""
+    if len(before) < LOG_HEADER or before[:LOG_HEADER] == after[:LOG_HEADER]:
+        return torn(before, after, luck)
+    return luck.choice([before, torn(after[:LOG_HEADER] + before[LOG_HEADER:], after, luck)])
 
 
 def put_back(path: Path, found: Image) -> None:

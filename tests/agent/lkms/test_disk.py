@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from bad_disks import PowerCut, SmallDisk, files_no_longer_than
+from bad_disks import PowerCut, SmallDisk, files_no_longer_than, image, put_back, torn_log
 from key_managers import Net, Node, audit, link_id, material, until
 
 from qswitch.agent.errors import StorageFailed
@@ -172,6 +173,27 @@ async def test_a_disk_that_is_read_only_is_told_at_the_start(net: Net, disk: Cal
 
 
 # Torn ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_torn_log_never_takes_back_what_was_committed_before(tmp_path: Path) -> None:
+    """Not of the store: of the disk that the tests below put under it. The log begins anew within the last commit."""
+    path, luck, rows = tmp_path / "rows.sqlite", random.Random(1), 0
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for setting in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 20"):
+            database.execute(f"PRAGMA {setting}").fetchall()
+        database.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, content BLOB)")
+        before = after = image(path)
+        while len(after["-wal"]) == 0 or after["-wal"][:32] == before["-wal"][:32] or not rows:
+            before, many = after, 40 if len(after["-wal"]) > 20 * 4120 else 1
+            database.execute("BEGIN")
+            database.executemany("INSERT INTO rows VALUES (NULL, ?)", [(luck.randbytes(300),) for _ in range(many)])
+            database.execute("COMMIT")
+            rows, after = rows + many, image(path)
+    old = rows - many
+    for _ in range(300):
+        put_back(path, {"": after[""], "-wal": torn_log(before["-wal"], after["-wal"], luck)})
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT count(*) FROM rows").fetchone()[0] in (old, rows)
 
 
 @pytest.mark.parametrize("cuts", [12, pytest.param(200, marks=pytest.mark.soak)])
