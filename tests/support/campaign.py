@@ -68,15 +68,14 @@ class Blow:
         return f"after {self.pause:.2f} s: {self.victims} {self.kind}"
 
 
-def blows(count: int, seed: int) -> list[Blow]:
+def blows(count: int, seed: int, pause: float = PAUSE_SECONDS) -> list[Blow]:
     luck = random.Random(seed)
     kinds = [*[Kind.POWER] * max(1, count // 12), *[Kind.FOLDING] * max(1, count // 50)]
     kinds += [*[Kind.FULL] * max(1, count // 25), *[Kind.ROTATION] * max(1, count // 25)]
     kinds += [Kind.KILL] * (count - len(kinds))
     luck.shuffle(kinds)
     return [
-        Blow(one, luck.choice(VICTIMS), luck.uniform(0, PAUSE_SECONDS), luck.uniform(0, 0.4), luck.getrandbits(32))
-        for one in kinds
+        Blow(one, luck.choice(VICTIMS), luck.uniform(0, pause), luck.uniform(0, 0.4), luck.getrandbits(32)) for one in kinds
     ]
 
 
@@ -148,12 +147,12 @@ class Campaign:
         self._zygote: asyncio.subprocess.Process | None = None
         self._ending = False
 
-    async def run(self, count: int) -> None:
+    async def run(self, count: int, pause: float = PAUSE_SECONDS) -> None:
         """Raises TimeoutError when what comes to applications does not go on after the blows."""
-        async with self._network(count), asyncio.TaskGroup() as group:
+        async with self._network(round(count * pause / PAUSE_SECONDS)), asyncio.TaskGroup() as group:
             working = [group.create_task(work) for work in self._applications()]
             await self._progress(20)
-            for number, blow in enumerate(blows(count, self.seed), 1):
+            for number, blow in enumerate(blows(count, self.seed, pause), 1):
                 await self._strike(blow)
                 if not number % 25:
                     self.say(f"{self._state(number, count)}")

@@ -209,6 +209,10 @@ class Audit:
     # Findings --------------------------------------------------------------------------------------------------------------
 
     @property
+    def kills(self) -> int:
+        return self._campaign.kills
+
+    @property
     def generated(self) -> int:
         """By devices."""
         return sum(self.links[number].generated for number in FIBRES)
