@@ -47,6 +47,7 @@ class Emulation:
             raise NotUp(f"no network in {directory}; 'qkd-network up NETWORK' starts one") from error
         self.name: str = self.descriptor["name"]
         self._processes = self._load_processes()
+        self.verbose = False  # what is started from here on logs all that a developer may want to know
 
     @classmethod
     def create(cls, layout: Layout, directory: Path, engine: str | None = None) -> "Emulation":
@@ -175,7 +176,7 @@ class Emulation:
         kind = name.rpartition("/")[2]
         ready_file, log = home / f"{kind}.ready", home / f"{kind}.log"
         ready_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", *module, "--ready-file", str(ready_file)]
+        command = [sys.executable, "-m", *module, "--ready-file", str(ready_file), *(("--verbose",) if self.verbose else ())]
         self._processes[name] = processes.start(command, log, {"PYTHONUNBUFFERED": "1"})
         self._save_processes()
         await processes.ready(self._processes[name], ready_file, log, name)

@@ -84,13 +84,15 @@ def main() -> None:
     type=click.Choice(["auto", "netopeer2", "builtin"]),
     help="NETCONF server of the nodes; auto takes netopeer2 where it is installed. Default: what NETWORK says, else auto.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="Daemons log everything that is worth knowing to a developer.")
 @_guard
-def up(network: str, directory: Path | None, engine: str | None) -> None:
+def up(network: str, directory: Path | None, engine: str | None, verbose: bool) -> None:
     """Start NETWORK, a shipped one or a .toml file, and wait until its physical links are ACTIVE.
 
     Ctrl-C takes down again what was started. What an earlier run left in the directory is replaced.
     """
     emulation = Emulation.create(layout.load(network), _directory(network, directory), engine)
+    emulation.verbose = verbose
     try:
         asyncio.run(emulation.start(_progress))
     except BaseException:

@@ -15,6 +15,7 @@ def _up(name: str, engine: str) -> Iterator[Emulation]:
     with tempfile.TemporaryDirectory(prefix=f"qswitch-{name}-") as directory:
         emulation = Emulation.create(layout.load(name), Path(directory) / name, engine)
         try:
+            emulation.verbose = True  # logs are searched for key
             asyncio.run(emulation.start(print))
             yield emulation
         finally:

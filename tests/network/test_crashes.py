@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from applications import QOS, Reader, application, client
+from leaks import in_logs
 
 from qswitch.agent.lkms.store import LedgerRow, ledger
 from qswitch.integration.emulation import Emulation
@@ -50,6 +51,8 @@ async def test_kills_while_keys_are_drawn(triangle: Emulation, kills: int) -> No
     assert len(set(readers[0].keys.values())) == index + 10
     await _links_are_back(triangle)
     _audit(triangle)
+    logs = [path.read_bytes() for path in triangle.directory.rglob("*.log")]
+    assert not in_logs(logs, readers[0].keys.values())
 
 
 async def test_stored_key_outlives_a_kill(triangle: Emulation) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 
 from applications import Reader, pair
+from leaks import in_logs
 
 from qswitch.integration.emulation import Emulation
 
@@ -83,3 +84,6 @@ async def test_a_story_of_failures(triangle: Emulation) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
     for one in drawings:
         one.check()
+    logs = [path.read_bytes() for path in triangle.directory.rglob("*.log")]
+    assert any(b" DEBUG " in log for log in logs)
+    assert not in_logs(logs, {key for one in drawings for key in one.ends[0].keys.values()})

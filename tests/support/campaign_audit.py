@@ -15,6 +15,7 @@ from pathlib import Path
 from campaign import Campaign
 from campaign_node import BLOCK, FIBRES, PAIRS, ROUTES, SHARED, STREAMS, Flow, Plan
 from key_managers import link_id, material
+from leaks import in_logs
 
 from qswitch.agent.lkms import inspection
 from qswitch.agent.lkms.database import mark, unseal
@@ -72,6 +73,7 @@ class Audit:
         self.mismatched, self.strange, self.alarms = self._mismatched(), self._strange(), self._alarms()
         self.unheld = [*self._received.unheld, *self._unknown_to_the_other()]
         self.relayed, self.disclosed = self._relayed()
+        self.told = self._told()
         self.disorder = [line for plan in self._plans.values() for line in inspection.verify(plan.config, False).problems]
 
     # Ledgers ---------------------------------------------------------------------------------------------------------------
@@ -202,6 +204,13 @@ class Audit:
         assert same == [there[one][-TELLING:] for one in here.keys() & there.keys()]
         return same
 
+    def _told(self) -> list[bytes]:
+        """Keys that a node's log has, at debug level, tracebacks of the killed and of the failing among it."""
+        tables = [*self._received.chunks.values(), *self._received.keys.values()]
+        logs = [(one.folder / "errors").read_bytes() for one in self._plans.values()]
+        assert all(b"DEBUG " in log for log in logs)
+        return in_logs(logs, {key for table in tables for key in table.values()})
+
     def _alarms(self) -> list[str]:
         lines = [line for one in self._plans.values() for line in _text(one.folder / "errors").splitlines()]
         return [one for one in lines if "Traceback" in one or (one.startswith("alarm") and "no key is released" not in one)]
@@ -236,6 +245,7 @@ class Audit:
             "mismatched keys": self.mismatched + self.strange,
             "unreleased keys leaked": len(self.unheld),
             "relayed keys on disks of relay nodes": len(self.disclosed),
+            "keys told by logs": len(self.told),
             "alarms of honest nodes": len(self.alarms),
             "stores out of order": len(self.disorder),
         }

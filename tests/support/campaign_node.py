@@ -11,6 +11,7 @@ Python anew. On SIGUSR1 a node loses its power within a commit, as the file `cut
 import asyncio
 import ctypes
 import json
+import logging
 import os
 import random
 import signal
@@ -226,6 +227,7 @@ def _child(path: Path) -> None:
     os.dup2(errors, 1)
     os.dup2(errors, 2)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s %(message)s")
     try:
         uvloop.run(_run(plan))
     finally:
