@@ -23,11 +23,14 @@ MAX_ENVELOPE = 256 * 1024
 """Octets of messages in one envelope, of several; a single one may have more."""
 MAX_OFFERED = 256
 """Blocks that one Offer names."""
+MAX_BATCH = 64
+"""Blocks that one Relay brings."""
 NONCE_OCTETS = 16
 
 Id = Annotated[str, msgspec.Meta(max_length=36)]  # a UUID in canonical text form
 Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_MESSAGE)]
+BlockSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGE)]
 Index = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
 Attachment = Annotated[int, msgspec.Meta(ge=0, le=2)]
 Range = tuple[Number, Number]
@@ -305,7 +308,7 @@ class Relay(Message, frozen=True, tag="relay"):
 
     link: Id
     hops: Annotated[int, msgspec.Meta(ge=0, le=255)]
-    blocks: Sequence[tuple[Number, Size]]
+    blocks: Annotated[Sequence[tuple[Number, BlockSize]], msgspec.Meta(max_length=MAX_BATCH)]
     pad: Sequence[Segment]
     ciphertext: bytes
     tag: bytes

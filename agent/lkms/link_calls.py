@@ -119,7 +119,7 @@ class LinkCalls(Core, ABC):
             self._announce(pool, number)
             self._poke()
         else:
-            self._alarm(link, f"a device delivered block {number}, which came before or is empty; it was thrown away")
+            self._alarm(link, f"a device delivered block {number}, which came before, is empty or has a number too large")
 
     def levels(self, link: LinkId) -> KeyLevels:
         """Nothing, for a link of which this node is no end."""
@@ -150,10 +150,14 @@ class LinkCalls(Core, ABC):
         pool = self._pools.get(link)
         if pool is None:
             key.wipe()
+            return
+        if not pool.fits(number):
+            key.wipe()
+            self._alarm(link, f"block {number} has a number that it cannot have, or is one too many; it was thrown away")
         elif pool.add(number, key, self._now(), self._clock.now(), hops):
             self._announce(pool, number)
-        else:  # overtaken on another route
-            self._send(pool.remote, Lost(link, [(number, number)]))
+            return
+        self._send(pool.remote, Lost(link, [(number, number)]))  # or it was overtaken on another route
 
     def _mute(self, pool: Pool) -> bool:
         """Whether this end or the far end of a link has no key to tag its messages to the other with."""

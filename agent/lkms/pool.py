@@ -36,8 +36,11 @@ EPOCHS = count(1)
 take an answer to its predecessor for one to itself."""
 LOW_OCTETS = 4 * USUAL_BLOCK
 """An end that has less than this asks the other for some of its blocks."""
-MAX_LEAP = 1 << 32
-"""An Offer that tells of a number further above ours is refused: a few lies would use up all numbers there are."""
+MAX_LEAP = 1 << 42
+"""A number further above ours, in an Offer or of a block that a relay brings, is refused: a few lies would use up all
+numbers there are. So far behind no end is that has lost its store, but after years at the highest rates."""
+LAST_NUMBER = 1 << 62
+"""No block has a number above this one: a message, and a row of the store, has room for twice as many."""
 
 
 class Refused(Exception):
@@ -79,7 +82,7 @@ class Pool(Blocks):
 
     def next_numbers(self, count: int, both: bool = False) -> list[int]:
         """For who makes the blocks: above all there were. The end that leads streams owns them, but for one, with `both` or
-        whenever the other end has little left to tag its messages with."""
+        whenever the other end has little left to tag its messages with. None when no numbers are left."""
         offered = -1 if self.synced or self._offered_high is None else self._offered_high
         number = max(self.totals.highest, self._peer_high, offered) + 1
         numbers = []
@@ -87,13 +90,14 @@ class Pool(Blocks):
             numbers.append(number + 1 - number % 2)
             number = numbers[0] + 1
         number += number % 2
-        return numbers + [number + 2 * one for one in range(count - len(numbers))]
+        numbers += [number + 2 * one for one in range(count - len(numbers))]
+        return numbers if number + 2 * count <= LAST_NUMBER else []
 
     # Blocks come -------------------------------------------------------------------------------------------------------
 
     def add(self, number: int, key: Key, now: float, wall: float, hops: int | None = None) -> bool:
-        """Takes a block in; False, and the key wiped, when its number is not above all there ever were."""
-        if number <= self.totals.highest or not len(key):
+        """Takes a block in; False, and the key wiped, unless its number is above all there ever were, and none too large."""
+        if not self.totals.highest < number <= LAST_NUMBER or not len(key):
             key.wipe()
             return False
         block = Block(number, len(key), 0, self.owned_at_birth(number), wall, key, now)
@@ -110,6 +114,15 @@ class Pool(Blocks):
         self._write_totals()
         return True
 
+    def fits(self, number: int) -> bool:
+        """Whether a relay may have brought this block: whoever is on the way can give it another number."""
+        return number <= self.totals.highest + MAX_LEAP and len(self._blocks) < self._most
+
+    @property
+    def _most(self) -> int:
+        """Blocks that an honest end may hold, or name at once, at most: more than any does."""
+        return 16 * self.capacity + 1000
+
     def have(self, message: Have, now: float = 0.0) -> None:
         if self.peer_full and not message.full:
             for waiting in self._blocks.values():  # for room at the other end, which there is only now
@@ -125,7 +138,7 @@ class Pool(Blocks):
             if block is None and number <= self.totals.highest:
                 useless.append(number)
                 continue
-            if block is None and len(self._theirs) > 16 * self.capacity + 1000:
+            if block is None and len(self._theirs) > self._most:
                 raise PeerViolation(self.remote, f"link {self.link}: holds more than it can")
             self._theirs.add(number)
             if block:
@@ -149,7 +162,7 @@ class Pool(Blocks):
 
     def _numbers(self, ranges: Iterable[tuple[int, int]]) -> list[int]:
         try:
-            return unpack(list(ranges), 16 * self.capacity + 1000) if self.synced else []
+            return unpack(list(ranges), self._most) if self.synced else []
         except TooMany as error:
             raise PeerViolation(self.remote, f"link {self.link}: {error}") from error
 
@@ -242,7 +255,7 @@ class Pool(Blocks):
         """What the other end has and this one may still get; what no store could take is left out and burnt there."""
         ranges = [(max(first, self.totals.highest + 1), last) for first, last in held]
         numbers = (number for first, last in ranges for number in range(first, last + 1))
-        return list(islice(numbers, 16 * self.capacity + 1000))
+        return list(islice(numbers, self._most))
 
     def expire(self, now: float, doubt_seconds: float) -> int:
         """Burns blocks that only this end has held for so long, and tells the other; how many."""

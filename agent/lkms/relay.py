@@ -173,8 +173,7 @@ class Relays:
         if not count:
             return False
         line.round = now if line.round is None else line.round
-        self._make(line.route.link, legs, pool.next_numbers(count))
-        return True
+        return self._make(line.route.link, legs, pool.next_numbers(count))
 
     def _begin(self, line: Line, pool: Pool, legs: list[Leg], now: float) -> None:
         """Two blocks ahead of all agreement, one for each end, where an end has no key to tag its messages with.
@@ -191,17 +190,22 @@ class Relays:
         octets = TAG_KEY + blocks * (BLOCK if len(legs) == 1 else BLOCK + TAG_KEY)
         return True in [self._pads_short(hop, octets, ask) for _, hop in legs]
 
-    def _make(self, link: LinkId, legs: list[Leg], numbers: Iterable[int]) -> None:
-        if len(legs) > 1:
+    def _make(self, link: LinkId, legs: list[Leg], numbers: Collection[int]) -> bool:
+        """Makes these blocks and sends them; False when there are none."""
+        if len(legs) > 1 and numbers:
             self._make_shares(link, legs, numbers)
-            return
+        elif numbers:
+            self._make_batch(link, legs[0][1], numbers)
+        return len(numbers) > 0
+
+    def _make_batch(self, link: LinkId, next_hop: NodeId, numbers: Collection[int]) -> None:
         payload, blocks = Key(bytearray()), []
         for number in numbers:
             key = Key(self.random(BLOCK))
             payload.append(key.take(0, BLOCK))
             blocks.append((number, BLOCK))
             self.made(link, number, key)
-        self._pass_on(Parcel(link, self.local, 0, tuple(blocks), payload, 0.0), legs[0][1])
+        self._pass_on(Parcel(link, self.local, 0, tuple(blocks), payload, 0.0), next_hop)
 
     def _make_shares(self, link: LinkId, legs: list[Leg], numbers: Iterable[int]) -> None:
         """One share of each block over each leg."""

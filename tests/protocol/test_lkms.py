@@ -131,6 +131,8 @@ def test_values_out_of_bounds_are_refused() -> None:
         ["offer", LINK, -2, [], False, False],
         ["offer", LINK, 0, [[0, 0, 1]] * 257, False, False],
         ["tagged", 0, [LINK, -1, 0, 1], b"", b""],
+        ["relay", LINK, 0, [[0, 1]] * 65, [], b"", b""],
+        ["relay", LINK, 0, [[0, 0]], [], b"", b""],
         ["nonsense", LINK],
         {"link": LINK},
     ]

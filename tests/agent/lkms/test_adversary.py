@@ -18,9 +18,11 @@ import pytest
 from adversary import Middle, Touch, Wire, context_of
 from key_managers import Net, Node, audit, link_id, material, node_id, until
 
+from qswitch.agent.lkms.lines import Parcel
 from qswitch.agent.lkms.manager import StreamConfig
+from qswitch.agent.lkms.relay import Relays
 from qswitch.agent.lkms.store import ledger
-from qswitch.agent.model import Endpoint, KeyStreamId, LinkId
+from qswitch.agent.model import Endpoint, KeyStreamId, LinkId, NodeId
 from qswitch.protocol.lkms import (
     VERSION,
     Alloc,
@@ -623,3 +625,42 @@ async def test_with_both_certificates_his_hints_cost_messages_and_no_key_but_tag
     no_block_has_two_owners(a, b)
     assert not any(key in middle.octets for key in keys)
     audit(net, AB)
+
+
+# As a relay node -----------------------------------------------------------------------------------------------------------
+
+
+def beyond(parcel: Parcel) -> Parcel:
+    """Under the last numbers that a message can have."""
+    return replace(parcel, blocks=tuple(((1 << 63) - 8 + at, size) for at, (_, size) in enumerate(parcel.blocks)))
+
+
+async def test_a_relay_node_does_not_use_the_numbers_of_a_link_up(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers never come twice: with the last of them the link would have none left, and whoever counts on no store."""
+    for name in "abc":
+        await net.node(name)
+    a, b, c = net.nodes.values()
+    for link, names in ((AB, "ab"), (BC, "bc")):
+        await fibre(net, link, names)
+        await net.feed(link, *names, 200)
+    honest, left = Relays._pass_on, 3
+
+    def pass_on(relays: Relays, parcel: Parcel, next_hop: NodeId) -> int:
+        nonlocal left
+        left -= relays.local == b.id
+        return honest(relays, beyond(parcel) if relays.local == b.id and left >= 0 else parcel, next_hop)
+
+    monkeypatch.setattr(Relays, "_pass_on", pass_on)
+    await net.route(9, "a", "b", "c")
+    await until(lambda: left < 0)
+    await until(lambda: a.keys.levels(VIRTUAL).usable_bits == c.keys.levels(VIRTUAL).usable_bits > 8 * 4096 * 40)
+    session = c.keys._peers.session(a.id)
+    assert session is not None
+    session.close()
+    await until(lambda: c.keys._peers.session(a.id) not in (session, None) and a.keys._pools[VIRTUAL].synced)
+    await until(lambda: a.keys.levels(VIRTUAL).usable_bits == c.keys.levels(VIRTUAL).usable_bits > 8 * 4096 * 40)
+    assert any("number" in alarm for alarm in c.seen.alarms)
+    for node in (a, c):
+        assert node.keys._store.failing is None and node.keys._pools[VIRTUAL].totals.highest < 1000
+    same_blocks(a, c)
+    audit(net, AB, BC, VIRTUAL)

@@ -340,6 +340,25 @@ def test_an_absurd_number_in_a_hint_does_not_use_the_numbers_up() -> None:
     assert a.next_numbers(2, both=True) == [5, 6]
 
 
+def test_a_number_that_no_store_can_hold_is_nowhere_counted_on() -> None:
+    """A device, a relay node or the far end may name one; the store of this node must not fail over it."""
+    a, b = pools(4)
+    assert not a.add((1 << 63) - 1, Key(b"x"), 0, 0) and a.totals.highest == 3
+    assert a.fits(3 + MAX_LEAP) and not a.fits(4 + MAX_LEAP)
+    a._epoch = 1
+    assert not a.sync(msgspec.structs.replace(b._snapshot(reply=True), epoch=1, high=(1 << 63) - 1), 0)
+    assert a.synced and a.next_numbers(1) == a.next_numbers(4, both=True) == []
+
+
+def test_no_end_holds_more_than_it_can() -> None:
+    """A source that relays on and on, and uses nothing, fills neither memory nor disk."""
+    a, _ = pools(0)
+    for number in range(3000):
+        if a.fits(number):
+            a.add(number, Key(b"x"), 0, 0)
+    assert a.counts()[0] == 16 * 100 + 1000
+
+
 def test_who_makes_the_blocks_gives_the_far_end_some_to_tag_with() -> None:
     a, _ = pools(0)
     assert a.next_numbers(4) == [1, 2, 4, 6]
