@@ -157,9 +157,11 @@ class Dispatch(Core, ABC):
                 pool.given(message)
 
     def _take_offer(self, pool: Pool, message: Offer) -> None:
-        """A hint. Answered when the other end needs ours, or was told that we can tag, or cannot, and now is not so."""
+        """A hint. Answered when the other end needs ours, or was told that we can tag, or cannot, and now is not so. Two
+        that both need key, and have nothing new to tell, wait."""
         pool.offered(message, self._now())
-        if message.asks or message.short or pool.told_short is not self._channels[pool.remote].mute:
+        needed = message.asks or (message.short and pool.has_news)
+        if needed or pool.told_short is not self._channels[pool.remote].mute:
             self._offer(pool)
 
     def _asked(self, peer: NodeId, kind: type[Message], name: str) -> bool:

@@ -77,6 +77,7 @@ class Pool(Blocks):
         self._heard_since = 0.0
         self.peer_short = False  # the other end has nothing to tag with
         self.told_short = False
+        self._told: list[tuple[int, int, int]] | None = None  # what the last Offer of this session said
 
     # What there is -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class Pool(Blocks):
         """The session with the other end is gone: nothing is known of it, nothing may be taken."""
         self._unmeet()
         self._offered.clear()
-        self._offered_high, self.peer_short, self.told_short = None, False, False
+        self._offered_high, self.peer_short, self.told_short, self._told = None, False, False, None
 
     def _unmeet(self) -> None:
         self.synced = self.peer_full = self._wanted = False
@@ -306,11 +307,17 @@ class Pool(Blocks):
 
     def offer(self, short: bool) -> Offer:
         """What the other end may tag with: its blocks that are here. The oldest, which it takes first, and the youngest."""
-        self.told_short = short
+        self.told_short, self._told = short, self._to_offer()
+        return Offer(self.link, self.totals.highest, self._told, self._offered_high is None, short)
+
+    def _to_offer(self) -> list[tuple[int, int, int]]:
         there = [(block.number, block.cursor, block.end) for block in self._blocks.values() if not block.ours]
-        if len(there) > MAX_OFFERED:
-            there = there[: MAX_OFFERED // 2] + there[-MAX_OFFERED // 2 :]
-        return Offer(self.link, self.totals.highest, there, self._offered_high is None, short)
+        return there if len(there) <= MAX_OFFERED else there[: MAX_OFFERED // 2] + there[-MAX_OFFERED // 2 :]
+
+    @property
+    def has_news(self) -> bool:
+        """Whether an Offer would name other blocks than the last one of this session did."""
+        return self._told != self._to_offer()
 
     def offered(self, message: Offer, now: float) -> None:
         """A hint, believed for no more than the choice of a block to tag with. Raises PeerViolation for an absurd number."""

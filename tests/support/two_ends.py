@@ -180,7 +180,7 @@ class End:
         match message:
             case lkms.Offer():
                 self.pool.offered(message, self.now)
-                self.offering |= message.asks or message.short
+                self.offering |= message.asks or (message.short and self.pool.has_news)
             case lkms.LinkHello():
                 self.pool.hello()
             case lkms.LinkSync():

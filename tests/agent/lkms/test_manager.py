@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -15,10 +15,11 @@ from qswitch.agent.errors import InsufficientKey, InvalidValue, PeerNotConnected
 from qswitch.agent.lkms import ahead, inspection, maintenance
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import StreamConfig
+from qswitch.agent.lkms.peers import Session
 from qswitch.agent.lkms.store import ledger
 from qswitch.agent.lkms.tags import MAX_WAITING
 from qswitch.agent.model import KeyStreamId, LinkId
-from qswitch.protocol.lkms import Have, Relay
+from qswitch.protocol.lkms import Have, Offer, Ping, Relay, WireMessage
 
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")
 
@@ -527,6 +528,23 @@ async def test_ends_that_meet_late_in_a_session_know_what_to_tag_with(net: Net, 
     await until(lambda: a.keys._pools[link].synced and b.keys._pools[link].synced)
     assert ones == [await read(b, index) for index in range(100)]
     assert await read(a, None) == await read(b, None) and a.keys._peers.session(b.id) is session
+
+
+async def test_ends_without_any_key_say_so_once(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[WireMessage] = []
+
+    def send(session: Session, message: WireMessage, sent: Callable[[Session, WireMessage], None] = Session.send) -> None:
+        said.append(message)
+        sent(session, message)
+
+    monkeypatch.setattr(Session, "send", send)
+    a, b = [await net.node(name) for name in "ab"]
+    link = await net.fibre(1, "a", "b")
+    await until(lambda: sum(isinstance(one, Ping) for one in said) >= 4 or len(said) > 50)
+    assert sum(isinstance(one, Offer) for one in said) <= 8
+    assert all(node.keys._pools[link].peer_short for node in (a, b))
+    await net.feed(link, "a", "b", 4)
+    await until(lambda: a.keys.levels(link).usable_bits == b.keys.levels(link).usable_bits > 0)
 
 
 async def test_what_is_told_for_too_long_without_key_ends_the_session(net: Net, caplog: pytest.LogCaptureFixture) -> None:
