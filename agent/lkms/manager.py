@@ -109,7 +109,7 @@ class KeyManager(LinkCalls, StreamCalls, KeyIds, Dispatch, Sharing):
 
     def _expire(self) -> None:
         for link, pool in self._pools.items():
-            if burnt := pool.expire(self._now(), self._config.doubt_seconds):
+            if burnt := pool.expire(self._now(), self._config.doubt_seconds, self._mute(pool)):
                 log.warning("blocks in doubt burnt link=%s blocks=%d", link, burnt)
         for ksid, stream in self._streams.items():
             stream.rest(self._clock.now())

@@ -258,11 +258,12 @@ class Pool(Blocks):
         numbers = (number for first, last in ranges for number in range(first, last + 1))
         return list(islice(numbers, self._most))
 
-    def expire(self, now: float, doubt_seconds: float) -> int:
-        """Burns blocks that only this end has held for so long, and tells the other; how many."""
+    def expire(self, now: float, doubt_seconds: float, mute: bool = False) -> int:
+        """Burns blocks that only this end has held for so long, and tells the other; how many. `mute`: one of the two has
+        no key to tag anything with."""
         self._wanted, self._asked = False, float("inf")
         if not self.synced:
-            return self._make_room(now - doubt_seconds) if self.heard and self.full else 0
+            return self._make_room(now - doubt_seconds) if self.heard and mute else 0
         if self.peer_full:
             return 0
         late = [b for b in self._blocks.values() if b.number not in self._theirs and now - b.alone_since > doubt_seconds]
@@ -270,13 +271,20 @@ class Pool(Blocks):
         return len(late)
 
     def _make_room(self, before: float) -> int:
-        """Full of blocks that the other end never got, this one would take no block in that the two could meet with."""
+        """Full of blocks that the other end never got, this one would take no block in that the two could meet with.
+
+        Goes by what an Offer tells, so no more than there must be room for, and first those of the end that has no key.
+        """
         alone = [block for block in self._blocks.values() if block.number not in self._offered]
         late = [block for block in alone if max(block.alone_since, self._heard_since) < before]
-        for block in late:
+        held = len(self._blocks)
+        for block in sorted(late, key=lambda one: one.ours is self.peer_short):
+            if not self.full:
+                break
             self._burn(block)
-        self._write_totals()
-        return len(late)
+        if held > len(self._blocks):
+            self._write_totals()
+        return held - len(self._blocks)
 
     def burn(self, numbers: Iterable[int]) -> None:
         """Throws blocks away, here and at the other end."""

@@ -271,9 +271,11 @@ class Agreement(RuleBasedStateMachine):
         one.commit()
         before, at = {index: bytes(chunk.key.view()) for index, chunk in one.stream.chunks.items()}, one.stream.progress
         assert not one.disk.rows["ahead", 0]
+        over = one.stream._closed()
         one.boot()
         assert before == {index: bytes(chunk.key.view()) for index, chunk in one.stream.chunks.items()}
-        assert (one.stream.progress.released, one.stream.progress.consumed) == (at.released, at.consumed)
+        if not over:  # else the application that is there at once has begun another life of it
+            assert (one.stream.progress.released, one.stream.progress.consumed) == (at.released, at.consumed)
         self.connect()
 
     @rule(end=ends)
@@ -342,7 +344,7 @@ class Agreement(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         for end in self.both:
             end.now += seconds
-            end.pool.expire(end.now, 10)
+            end.pool.expire(end.now, 10, end.pool.peer_short or (end.channel is not None and end.channel.mute))
 
     # What consumers do.
 

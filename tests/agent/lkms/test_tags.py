@@ -366,6 +366,38 @@ def test_who_makes_the_blocks_gives_the_far_end_some_to_tag_with() -> None:
     assert a.next_numbers(4) == [2, 4, 6, 8]
 
 
+def full_and_not_met(there: range) -> tuple[Pool, Pool]:
+    """One end is full, the other has these of its blocks. They have a session, and their disks are slow."""
+    a, _ = pools(100)
+    b = Pool(LINK, NodeId("b"), NodeId("a"), 100, _Unwritten(), lambda _message: None, Totals())
+    for number in there:
+        b.add(number, Key(bytes([number + 1]) * 4096), 0, 0)
+    a.offered(b.offer(short=False), 0)
+    b.offered(a.offer(short=False), 0)
+    assert a.full
+    return a, b
+
+
+def test_a_meeting_that_takes_its_time_burns_nothing() -> None:
+    """Whose disk fails has heard the other end and cannot answer it; what both hold, they will learn."""
+    a, b = full_and_not_met(range(100))
+    assert not a.expire(1000, 10, mute=False) and not b.expire(1000, 10, mute=False)
+    assert a.counts() == (100, 100)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_room_is_made_for_what_is_lacking_and_no_more(which: int) -> None:
+    """An end that is full of blocks that the other never got takes new ones in, for one of the two to tag with."""
+    a, _ = full_and_not_met(range(1 - which, 100, 2))
+    a.peer_short = bool(which)
+    burnt = a.expire(1000, 10, mute=True)
+    gone = set(range(100)) - set(a._blocks)
+    assert burnt == len(gone) == 21 and not a.full
+    assert {number % 2 for number in gone} == {which}, "of those that are of no use"
+    assert min(gone) == which and max(gone) == which + 40, "the oldest"
+    assert not a.expire(2000, 10, mute=True)
+
+
 def test_much_goes_in_several_envelopes_and_too_much_is_an_error() -> None:
     a, b = pools(40)
     out, into = channels(a, b)
