@@ -38,6 +38,7 @@ from .errors import (
     TimedOut,
     UnknownKeyStream,
 )
+from .floors import watch
 from .key_streams import Holder, Stream, StreamKeys, settle
 from .lkms.keys import Key
 from .lkms.manager import Chunk
@@ -439,6 +440,7 @@ class ApplicationTable:
                     self._step(have, StreamEvent.PEER_CLOSED)
                 have.peer_seen |= attached
                 self._count(have)
+                self._watch(have)
             if have.phase is not before or have.unsettled:
                 self._work(have)
 
@@ -446,6 +448,15 @@ class ApplicationTable:
         if have.periods is not None and have.known is not None:
             bits = self._keys.consumed_bits(have.ksid)
             have.periods.count(bits, datetime.now(UTC), last=have.phase is not Phase.ATTACHED)
+
+    def _watch(self, have: Stream) -> None:
+        """Tells when the stream does not get what it was promised, and when it does again."""
+        if have.floor is None and not have.entry.qos.min_bandwidth_bps:
+            return
+        bits, now = self._keys.allocated_bits(have.ksid), asyncio.get_running_loop().time()
+        have.floor, news = watch(have.floor, have.entry, bits, self._keys.waits(have.ksid), now)
+        if news is not None:
+            self._notify(news)
 
     def states(self) -> Mapping[KeyStreamId, ApplicationState]:
         return MappingProxyType({one.ksid: self._state(one) for one in self._streams.values() if not one.removed})

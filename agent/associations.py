@@ -24,6 +24,7 @@ from qswitch.protocol.etsi015 import MAX_DISJOINT_PATHS
 
 from .config import Etsi014Config
 from .errors import InsufficientKey, InvalidValue, NoConnection, NodeError, Unauthorised, UnknownKeys, UnknownKeyStream
+from .floors import Floor, watch
 from .lkms.keys import Key
 from .lkms.manager import DeliveryConfig
 from .lkms.promises import UNPROMISED, Terms
@@ -70,6 +71,8 @@ class PairKeys(Protocol):
     async def meet_keys(self, ksid: KeyStreamId) -> bool: ...
     def agreed(self, ksid: KeyStreamId) -> bool: ...
     def delivered_bits(self, ksid: KeyStreamId) -> int: ...
+    def waits(self, ksid: KeyStreamId) -> bool: ...
+    def allocated_bits(self, ksid: KeyStreamId) -> int: ...
 
 
 def pair_id(master: str, slave: str, disjoint_paths: int = 1) -> KeyStreamId:
@@ -101,6 +104,7 @@ class _Pair:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unsettled: bool = False
     bucket: Bucket = field(default_factory=Bucket)
+    floor: Floor | None = None
     periods: Periods | None = None
 
     @property
@@ -431,6 +435,15 @@ class AssociationTable:
                 self._tasks.spawn(self._settle_later(pair), f"pair {pair.ksid}")
             if pair.known is not None and pair.periods is not None:
                 pair.periods.count(self._keys.delivered_bits(pair.ksid), now)
+                self._watch(pair)
+
+    def _watch(self, pair: _Pair) -> None:
+        """Tells when the pair does not get what it was promised, and when it does again."""
+        if pair.entry is not None and (pair.floor is not None or pair.entry.qos.min_bandwidth_bps):
+            bits, now = self._keys.allocated_bits(pair.ksid), asyncio.get_running_loop().time()
+            pair.floor, news = watch(pair.floor, pair.entry, bits, self._keys.waits(pair.ksid), now)
+            if news is not None:
+                self._notify(news)
 
     def states(self) -> Mapping[KeyStreamId, ApplicationState]:
         return MappingProxyType({ksid: self._state(one) for ksid, one in self._pairs.items() if one.entry is not None})

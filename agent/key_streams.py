@@ -11,6 +11,7 @@ from typing import Protocol
 
 from qswitch.protocol.etsi004 import Qos as StreamQos
 
+from .floors import Floor
 from .lkms.manager import Chunk, StreamConfig
 from .lkms.promises import Terms
 from .model import ApplicationConfig, ApplicationType, KeyStreamId, NodeId
@@ -31,6 +32,8 @@ class StreamKeys(Protocol):
     async def get_chunk(self, ksid: KeyStreamId, index: int | None, reader: str) -> Chunk: ...
     def consumed_bits(self, ksid: KeyStreamId) -> int: ...
     def chunk_size(self, ksid: KeyStreamId) -> int: ...
+    def waits(self, ksid: KeyStreamId) -> bool: ...
+    def allocated_bits(self, ksid: KeyStreamId) -> int: ...
 
 
 _UNSPECIFIED = StreamQos(metadata_mimetype=JSON)
@@ -65,6 +68,7 @@ class Stream:
     known: StreamConfig | None = None  # to the key manager
     attached: bool | None = None  # to the key manager; None: as it was before this process
     unsettled: bool = False
+    floor: Floor | None = None  # of a stream with a min_bandwidth
     periods: Periods | None = None  # None: not known to the key manager yet
 
     @property

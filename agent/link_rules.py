@@ -220,13 +220,19 @@ class Refill:
         return fresh > 0
 
 
-def expected_consumption(link: LinkConfig, links: Iterable[LinkConfig], applications: Iterable[ApplicationConfig]) -> int:
-    """bit/s that consumers were promised: applications backed by the link, and virtual links relayed over a physical one.
+def expected_consumption(
+    link: LinkConfig,
+    links: Iterable[LinkConfig],
+    applications: Iterable[ApplicationConfig],
+    drawn_bps: Mapping[str, float],
+) -> int:
+    """bit/s for the consumers of a link: applications backed by it, and virtual links relayed over a physical one.
 
-    An application counts with the rate it may draw at most, else with the least it needs.
+    An application counts with the rate it may draw at most, else with the least it needs, else with what it drew of the link
+    in the last period; a virtual link with the bandwidth it was promised.
     """
     total = sum(
-        one.qos.max_bandwidth_bps or one.qos.min_bandwidth_bps or 0
+        one.qos.max_bandwidth_bps or one.qos.min_bandwidth_bps or round(drawn_bps.get(one.ksid, 0.0))
         for one in applications
         if link.link in one.backing_links and one.remote_node is not None
     )

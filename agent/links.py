@@ -20,6 +20,7 @@ from typing import Protocol
 from .devices.base import DeviceLink, DeviceReport
 from .errors import DeviceFailed, NodeError
 from .interfaces import InterfaceTable
+from .link_figures import Figures, Load, Overload, Sample
 from .link_rules import (
     STATUS,
     TRANSITIONS,
@@ -60,8 +61,6 @@ from .tasks import Tasks
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 10.0  # performance of one link is told at most this often
-SCARCE_BITS = 2 * 8 * 4096
-"""Two blocks: each end keeps its last one, to tag its messages with."""
 ALARM_SECONDS = 30.0  # the same alarm is raised at most this often
 FRESH_SECONDS = 5.0  # a virtual link that took key in within this time is running
 DEVICE_SECONDS = 30.0  # for a device to start or to stop
@@ -77,6 +76,8 @@ class LinkKeys(Protocol):
     async def deliver(self, link: LinkId, number: int, key: Key) -> None: ...
     def levels(self, link: LinkId) -> KeyLevels: ...
     def relay_totals(self, link: LinkId) -> RelayTotals: ...
+    def drawn(self, link: LinkId) -> Mapping[str, int]: ...
+    def waiting(self) -> frozenset[LinkId]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,12 @@ class _Link:
     plan: _Plan | None = None  # what the device runs with
     report: DeviceReport = _SILENT
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    pads: Rate = field(default_factory=Rate)
+    figures: Figures = field(default_factory=Figures)
+    overload: Overload = field(default_factory=Overload)
     refill: Refill = field(default_factory=lambda: Refill(Rate()))
     filled_at: float = float("-inf")
     told: Performance | None = None
     told_at: float = float("-inf")
-    overloaded: bool = False
 
     @property
     def link(self) -> LinkId:
@@ -279,6 +280,8 @@ class LinkTable:
             return  # of a run that has ended
         if report.problem != have.report.problem:
             log.info("device reports link=%s running=%s problem=%s", have.link, report.running, report.problem)
+        if is_news(Performance(round(have.report.skr_bps)), Performance(round(report.skr_bps))):
+            have.figures.since = self._now()  # what came before says nothing of what comes now
         have.report = report
         event = LinkEvent.RUNS if report.running else LinkEvent.STOPS
         self._step(have, event, report.problem or ("key is generated" if report.running else "the device stopped"))
@@ -308,6 +311,8 @@ class LinkTable:
     def levels_changed(self, link: LinkId) -> None:
         """The key manager: the store became empty, non-empty, full or no longer full."""
         if have := self._links.get(link):
+            if have.known and self._keys.levels(link).full:
+                have.figures.since = self._now()
             self._look(have, self._now())
 
     def alarm(self, link: LinkId | None, message: str) -> None:
@@ -326,18 +331,20 @@ class LinkTable:
 
     def refresh(self) -> None:
         """To be called about once a second: samples the rates, looks at virtual links, tells performance."""
-        now = self._now()
+        now, waiting = self._now(), self._keys.waiting()
         for have in self._links.values():
             if have.known:
                 self._sample(have, now)
                 self._look(have, now)
                 self._tell_news(have, now)
+                self._weigh(have, have.link in waiting, now)
 
     def _sample(self, have: _Link, now: float) -> None:
-        totals = self._keys.relay_totals(have.link)
-        have.pads.sample(totals.pad_bits, now)
+        levels = self._keys.levels(have.link)
+        held_up = levels.full or have.activity is not Activity.RUNNING
+        have.figures.sample(Sample(now, levels.generated_bits, self._keys.drawn(have.link)), held_up)
         passes_on = is_relay(have.config) or have.config.component_of is not None
-        came = totals.relayed_bits if passes_on else self._keys.levels(have.link).generated_bits
+        came = self._keys.relay_totals(have.link).relayed_bits if passes_on else levels.generated_bits
         if have.config.type is LinkType.VIRTUAL and have.refill.sample(came, now):
             have.filled_at = now
 
@@ -376,11 +383,22 @@ class LinkTable:
         performance = self._performance(have)
         if now - have.told_at >= TELL_SECONDS and is_news(have.told, performance):
             self._tell_performance(have, now)
-        starved = performance.expected_consumption_bps > performance.skr_bps and not is_relay(have.config)
-        starved = starved and self._keys.levels(have.link).usable_bits < SCARCE_BITS
-        if starved and not have.overloaded:
+
+    def _weigh(self, have: _Link, waits: bool, now: float) -> None:
+        """Whether more is asked of the link than it has. Not said of one that has no key of its own, or does not run."""
+        if have.activity is not Activity.RUNNING or is_relay(have.config) or have.config.component_of is not None:
+            have.overload.reset()
+            return
+        performance, levels, before = self._performance(have), self._keys.levels(have.link), have.overload.on
+        expected = performance.expected_consumption_bps
+        load = Load(waits, levels.usable_bits, levels.capacity_bits, performance.skr_bps, expected)
+        if have.overload.sample(load, now):
             self._notify(LinkOverloaded(have.link, performance))
-        have.overloaded = starved
+        if have.overload.on is not before:
+            log.info("link overloaded=%s link=%s skr=%d expected=%d", not before, have.link, load.skr_bps, expected)
+            if before:
+                self._tell_performance(have, now)
+            self._changed()
 
     def _tell_performance(self, have: _Link, now: float) -> None:
         have.told, have.told_at = self._performance(have), now
@@ -388,13 +406,33 @@ class LinkTable:
 
     def _performance(self, have: _Link) -> Performance:
         configuration, runs = self._configuration, have.activity is Activity.RUNNING
-        consumption = expected_consumption(have.config, configuration.links.values(), configuration.applications.values())
-        if have.config.type is LinkType.VIRTUAL:
-            skr = round(have.refill.bps) if runs else 0
-            return Performance(skr, skr, consumption)
-        skr = round(have.report.skr_bps) if runs else 0
-        eskr = max(0, skr - round(have.pads.bps))
-        return Performance(skr, eskr, consumption, have.report.qber, have.report.snr_db)
+        consumption = expected_consumption(
+            have.config, configuration.links.values(), configuration.applications.values(), have.figures.drawn_bps()
+        )
+        skr = self._skr(have) if runs else 0.0
+        eskr = max(0.0, skr - have.figures.internal_bps())
+        return Performance(round(skr), round(eskr), consumption, have.report.qber, have.report.snr_db)
+
+    def _skr(self, have: _Link) -> float:
+        """What came in, as far as that can be measured; else what the device says, or what a virtual link took in last.
+
+        That is no more than the link to the next hop makes: for a while it takes what that one has in store.
+        """
+        passes_on = is_relay(have.config) or have.config.component_of is not None
+        if not passes_on and (made := have.figures.made_bps()) is not None:
+            return made
+        if have.config.type is LinkType.PHYSICAL:
+            return have.report.skr_bps
+        parts = [one.config for part in have.config.components if (one := self._links.get(part)) is not None]
+        hops = {hop for one in parts or [have.config] for hop in (one.previous_hop, one.next_hop) if hop is not None}
+        return min([have.refill.bps, *map(self._hop_bps, hops)])
+
+    def _hop_bps(self, hop: NodeId) -> float:
+        return sum(
+            self._skr(one)
+            for one in self._links.values()
+            if one.config.type is LinkType.PHYSICAL and one.config.remote_node == hop and one.activity is Activity.RUNNING
+        )
 
     def states(self) -> Mapping[LinkId, LinkState]:
         return MappingProxyType({link: self._state(have) for link, have in self._links.items() if have.wanted})
@@ -403,7 +441,7 @@ class LinkTable:
         performance = self._performance(have) if self._configuration.link_stats else Performance()
         levels = self._keys.levels(have.link) if have.known else KeyLevels()
         relay = self._keys.relay_totals(have.link) if have.known else RelayTotals()
-        return LinkState(have.link, have.config.type, have.status, performance, levels, relay)
+        return LinkState(have.link, have.config.type, have.status, performance, levels, relay, have.overload.on)
 
     @staticmethod
     def _now() -> float:

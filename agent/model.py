@@ -135,6 +135,7 @@ class KeyLevels:
     generated_bits: int = 0
     consumed_bits: int = 0
     burnt_bits: int = 0
+    full: bool = False  # no more is taken in
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,7 @@ class LinkState:
     performance: Performance = Performance()
     levels: KeyLevels = KeyLevels()
     relay: RelayTotals = RelayTotals()
+    overloaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +227,12 @@ class ApplicationNew:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationQosUpdate:
+    """What an application asks for now; with `unmet_min_bps` (extension), what it gets of the least it was promised."""
+
     ksid: KeyStreamId
     qos: Qos
     priority: int = 0
+    unmet_min_bps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

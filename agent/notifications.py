@@ -82,8 +82,13 @@ def _application_new(value: ApplicationNew, node: NodeId) -> tuple[str, Data]:
 
 
 def _application_qos_update(value: ApplicationQosUpdate, _node: NodeId) -> tuple[str, Data]:
-    body = {"app_id": value.ksid, "app_qos": _qos(value.qos), "app_priority": value.priority}
-    return "sdqkdn_application_qos_update", {"qkd_application": body}
+    body = {
+        "app_id": value.ksid,
+        "app_qos": _qos(value.qos),
+        "app_priority": value.priority,
+        f"{X}unmet_min_bandwidth": value.unmet_min_bps,
+    }
+    return "sdqkdn_application_qos_update", {"qkd_application": _present(body)}
 
 
 def _application_disconnected(value: ApplicationDisconnected, _node: NodeId) -> tuple[str, Data]:

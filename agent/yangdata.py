@@ -257,6 +257,7 @@ LINK_STATE: _Getters = {
     f"{X}key_store/generated": lambda link: _whole(link.levels.generated_bits),
     f"{X}key_store/consumed": lambda link: _whole(link.levels.consumed_bits),
     f"{X}key_store/burnt": lambda link: _whole(link.levels.burnt_bits),
+    f"{X}overloaded": lambda link: boolean(link.overloaded),
     f"{X}relay/relayed": lambda link: _whole(link.relay.relayed_bits),
     f"{X}relay/pads": lambda link: _whole(link.relay.pad_bits),
     f"{X}relay/failures": lambda link: _whole(link.relay.failures),

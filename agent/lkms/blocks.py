@@ -89,6 +89,7 @@ class Blocks:
         self.link, self.asks, self.capacity, self.totals = link, asks, capacity, totals
         self._journal, self._reserve = journal, reserve
         self._refill_percent, self._filled = refill_percent, False
+        self.drawn: dict[str, int] = {}  # octets by consumer, at both ends alike, in this process
         self.kept = 0  # octets for a consumer who was promised them and for whom they do not reach yet
         self._blocks = {block.number: block for block in sorted(blocks, key=lambda one: one.number)}
         self._theirs: set[int] = set()  # what the other end holds as well, as far as it is known
@@ -146,6 +147,7 @@ class Blocks:
             generated_bits=8 * self.totals.generated,
             consumed_bits=8 * self.totals.consumed,
             burnt_bits=8 * self.totals.burnt,
+            full=self.full,
         )
 
     def confirmed(self, number: int) -> bool:
@@ -174,9 +176,13 @@ class Blocks:
         key = block.key.cut_back(segment.length)
         self._written(block)
         self._journal.used(segment, "tag", consumer)
-        self.totals.consumed += segment.length
+        self._draw("tag", segment.length)
         self._write_totals()
         return key
+
+    def _draw(self, consumer: str, octets: int) -> None:
+        self.totals.consumed += octets
+        self.drawn[consumer] = self.drawn.get(consumer, 0) + octets
 
     def _trim(self, block: Block, end: int) -> None:
         """Burns what lies behind `end`, or behind the cursor."""

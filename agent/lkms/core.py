@@ -97,6 +97,10 @@ class Core(ABC):
                 future.set_result(None)
         self._poke()
 
+    def _forget_drawn(self, ksid: KeyStreamId) -> None:
+        for pool in self._pools.values():
+            pool.drawn.pop(ksid, None)
+
     # Peers -----------------------------------------------------------------------------------------------------------------
 
     def _choose_peers(self) -> None:

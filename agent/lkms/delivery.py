@@ -413,6 +413,11 @@ class Delivery:
     def waits(self) -> int:
         return sum((one.lacking - one.under_way) * one.octets for one in self.orders) if self.synced else 0
 
+    def starves(self) -> bool:
+        """Whether an order waits for key that the links do not have."""
+        short = self.short()
+        return short > 0 and self.room > 0 and all(pool.available < short for pool in self._open_pools())
+
     # Delivery at this end, as slave ----------------------------------------------------------------------------------------
 
     def on_alloc(self, message: KeyAlloc) -> None:

@@ -61,6 +61,7 @@ class KeyIds(Core, ABC):
             have.erase()
         else:
             self._forget_delivery(ksid)
+        self._forget_drawn(ksid)
         self._choose_peers()
         self._wake(ksid)
         await self._store.commit()

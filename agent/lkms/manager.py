@@ -18,7 +18,7 @@ from .dispatch import Dispatch
 from .key_ids import KeyIds, wipe
 from .link_calls import LinkCalls
 from .peers import Peers
-from .sharing import Sharing
+from .shortage import Shortage
 from .stream_calls import StreamCalls
 from .streams import Chunk, StreamConfig
 
@@ -30,7 +30,7 @@ TICK_SECONDS = 1.0
 FOLD_TICKS = 10  # the store's log is folded that often while anything is written
 
 
-class KeyManager(LinkCalls, StreamCalls, KeyIds, Dispatch, Sharing):
+class KeyManager(LinkCalls, StreamCalls, KeyIds, Dispatch, Shortage):
     """The interface of the LKMS to the rest of the node. All calls are made on the loop that `start` ran on."""
 
     def __init__(self, node: NodeId, config: LkmsConfig, observer: Observer) -> None:

@@ -519,7 +519,7 @@ class Pool(Blocks):
             made = min(made, block.made)
             key.append(self._cut(block, segment.length))
             self._journal.used(segment, kind, consumer)
-            self.totals.consumed += segment.length
+            self._draw(kind if kind == "relay" else consumer.partition("/")[0], segment.length)
         self._write_totals()
         self._asked = float("inf")
         return Taken(tuple(segments), key, made, self.totals.hops)

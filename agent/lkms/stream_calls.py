@@ -76,6 +76,7 @@ class StreamCalls(Core, ABC):
             self._store.stream_gone(ksid)
         self._undelivered.pop(ksid, None)
         self._reading.pop(ksid, None)
+        self._forget_drawn(ksid)
         self._choose_peers()
         self._wake(ksid)
         await self._store.commit()

@@ -131,6 +131,7 @@ class Stream:
     readers: Readers = field(default_factory=Readers)
     synced: bool = False  # the ends have met in this session
     wanted: int = 0  # chunks below are wanted by an application of either end
+    asked: int = 0  # chunks below were asked for by the application of this end
     told: int = 0  # follower: what the leader was asked for last
     epoch: int = 0
     prefetch: int = PREFETCH_CHUNKS
@@ -299,7 +300,7 @@ class Stream:
         progress.incarnation, progress.next_index, progress.confirmed = incarnation, 0, 0
         progress.released = progress.highest_read = -1
         self.readers.clear(self.config.ksid, self.journal)
-        self.wanted = 0
+        self.wanted = self.asked = 0
 
     # The sequence grows --------------------------------------------------------------------------------------------------
 
@@ -342,8 +343,7 @@ class Stream:
                 self.told = target
                 self.send(Need(self.config.ksid, target))
             return
-        ends = (self.progress.attachment, self.progress.peer_attachment)
-        if Attachment.CLOSED in ends or Attachment.CONNECTED not in ends or not self.progress.chunk_size:
+        if not self._grows or not self.progress.chunk_size:
             return
         if self._due(target):
             target = target if ahead else min(target, self.wanted)
@@ -351,6 +351,12 @@ class Stream:
                 target = min(target, self.progress.next_index + most // self.progress.chunk_size)
             while self.synced and self.progress.next_index < target and self._extend(target - self.progress.next_index):
                 pass
+
+    @property
+    def _grows(self) -> bool:
+        """Whether there is an application, and none has closed: else nothing is allocated any more, nor kept for it."""
+        ends = (self.progress.attachment, self.progress.peer_attachment)
+        return Attachment.CONNECTED in ends and Attachment.CLOSED not in ends
 
     def _has_to_ask(self, target: int) -> bool:
         """Follower: a quarter is used up."""
@@ -370,9 +376,16 @@ class Stream:
 
     def short(self) -> int:
         """Leader: the octets of a chunk that is wanted and for which there is no key; 0 while none is."""
-        open_here = Attachment.CONNECTED in (self.progress.attachment, self.progress.peer_attachment)
-        wants = self.leads and self.synced and open_here and self._due(self._target())
+        wants = self.leads and self.synced and self._grows and self._due(self._target())
         return self.progress.chunk_size if wants else 0
+
+    def starves(self) -> bool:
+        """Whether the application of this end waits for a chunk that the links have no key for, as far as can be seen."""
+        size = self.chunk_size
+        if not (self.synced and self._grows and size) or self.progress.next_index >= self.asked:
+            return False
+        pools = [pool for link in self.config.links if (pool := self.pools.get(link)) and pool.remote == self.config.remote]
+        return all((pool.available if self.leads else pool.theirs) < size for pool in pools)
 
     def _extend(self, count: int) -> bool:
         """Allocates up to `count` chunks from the first link that has key for one; the others are asked for theirs."""
@@ -483,6 +496,7 @@ class Stream:
             raise InsufficientKey(f"chunk {index}: at most {MAX_AHEAD} ahead of the last one read")
         if index >= progress.next_index and progress.peer_attachment is Attachment.CLOSED:
             raise PeerNotConnected(self.config.ksid)
+        self.asked = max(self.asked, index + 1)
         self.want(index + 1)
         return None
 

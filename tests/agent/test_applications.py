@@ -202,6 +202,8 @@ class Keys:
         self.streams: dict[KeyStreamId, StreamConfig] = {}
         self.attached: set[KeyStreamId] = set()
         self.consumed: dict[KeyStreamId, int] = {}
+        self.waited: set[KeyStreamId] = set()
+        self.allocated: dict[KeyStreamId, int] = {}
         self.stock = 10
         self.turned = asyncio.Condition()
 
@@ -229,6 +231,12 @@ class Keys:
     async def wait_peer_attached(self, ksid: KeyStreamId) -> None:
         async with self.turned:
             await self.turned.wait_for(lambda: self.peer_attached(ksid))
+
+    def waits(self, ksid: KeyStreamId) -> bool:
+        return ksid in self.waited
+
+    def allocated_bits(self, ksid: KeyStreamId) -> int:
+        return self.allocated.get(ksid, 0)
 
     def chunk_size(self, ksid: KeyStreamId) -> int:
         sizes = [keys.streams[ksid].chunk_size for keys in (self, self.peer) if ksid in keys.streams]
@@ -616,3 +624,25 @@ async def test_a_caller_who_hangs_up_leaves_nothing_attached(nodes: tuple[Node, 
     await asyncio.sleep(0.01)
     assert STREAM not in a.keys.attached
     assert b.keys.peer_attached(STREAM) is False
+
+
+async def test_a_minimum_that_is_not_held_is_told_once_and_when_it_is_again(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = nodes
+    promised = Qos(min_bandwidth_bps=100_000)
+    for node in (a, b):
+        node.push(entry(node.node, qos=promised))
+    await asyncio.gather(a.open(ALICE, BOB, STREAM), b.open(BOB, ALICE, STREAM))
+    before, now = len(a.said), 0.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    a.keys.waited = {STREAM}
+    for _ in range(30):
+        now, a.keys.allocated[STREAM] = now + 1, a.keys.allocated.get(STREAM, 0) + 60_000
+        a.table.refresh()
+    a.keys.waited = set()
+    for _ in range(30):
+        now, a.keys.allocated[STREAM] = now + 1, a.keys.allocated[STREAM] + 100_000
+        a.table.refresh()
+    unmet = ApplicationQosUpdate(STREAM, Qos(min_bandwidth_bps=60_000), unmet_min_bps=100_000)
+    assert a.said[before:] == [unmet, ApplicationQosUpdate(STREAM, promised)]

@@ -38,6 +38,7 @@ from qswitch.agent.model import (
     LinkConfig,
     LinkDown,
     LinkId,
+    LinkOverloaded,
     LinkPerformanceUpdate,
     LinkStatus,
     LinkType,
@@ -182,8 +183,15 @@ def test_consumption_counts_applications_and_what_is_relayed_over_the_link() -> 
         ApplicationConfig(KeyStreamId("d"), qos=Qos(70), backing_links=(ROUTE,), remote_node=FAR),
     ]
     through = replace(VIRTUAL, bandwidth_bps=1000)
-    assert expected_consumption(PHYSICAL, [PHYSICAL, through], apps) == 6100
-    assert expected_consumption(VIRTUAL, [PHYSICAL, through], apps) == 70
+    assert expected_consumption(PHYSICAL, [PHYSICAL, through], apps, {}) == 6100
+    assert expected_consumption(VIRTUAL, [PHYSICAL, through], apps, {}) == 70
+
+
+def test_who_named_no_rate_counts_with_what_it_drew() -> None:
+    named = ApplicationConfig(KeyStreamId("a"), qos=Qos(None, 100), backing_links=(FIBRE,), remote_node=THERE)
+    others = [replace(named, ksid=KeyStreamId(one), qos=Qos()) for one in "bc"]
+    drawn = {"a": 900.0, "b": 250.6, "d": 7.0, "relay": 8.0, "tag": 9.0}
+    assert expected_consumption(PHYSICAL, [PHYSICAL], [named, *others], drawn) == 100 + 251
 
 
 def test_a_rate_follows_a_total_and_survives_one_that_starts_over() -> None:
@@ -253,6 +261,8 @@ class Keys:
         self.log = log
         self.refuses: Exception | None = None
         self.level: dict[LinkId, KeyLevels] = {}
+        self.draws: dict[str, int] = {}
+        self.waited = frozenset[LinkId]()
 
     async def configure_link(self, link: LinkConfig) -> None:
         if self.refuses is not None:
@@ -274,6 +284,12 @@ class Keys:
 
     def relay_totals(self, _link: LinkId) -> RelayTotals:
         return RelayTotals()
+
+    def drawn(self, _link: LinkId) -> dict[str, int]:
+        return self.draws
+
+    def waiting(self) -> frozenset[LinkId]:
+        return self.waited
 
 
 class Bench:
@@ -443,3 +459,81 @@ async def test_stopping_stops_devices_and_keeps_the_key(bench: Bench) -> None:
     await bench.tasks.cancel()
     await bench.table.stop()
     assert bench.device.link is None and FIBRE in bench.keys.level and not bench.failures
+
+
+async def test_a_link_that_consumers_wait_for_is_overloaded_until_they_have_not_waited_for_as_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(LinkTable, "_now", staticmethod(lambda: now))
+    bench.table.apply(configuration(PHYSICAL))
+    await bench.until(lambda: bench.device.link is not None)
+    bench.report(running=True, skr_bps=1000.0)
+    await bench.until(lambda: bench.status() is LinkStatus.ACTIVE)
+    told: list[bool] = []
+    for waited in [False] * 5 + [True] * 20 + [False] * 12:
+        bench.keys.waited = frozenset((FIBRE,)) if waited else frozenset()
+        now += 1
+        bench.table.refresh()
+        told.append(bench.table.states()[FIBRE].overloaded)
+    assert told == [False] * 9 + [True] * 25 + [False] * 3
+    (one,) = bench.of(LinkOverloaded)
+    assert isinstance(one, LinkOverloaded) and one.performance.skr_bps == 1000
+    bench.keys.waited = frozenset((FIBRE,))
+    for _ in range(5):
+        now += 1
+        bench.table.refresh()
+    assert bench.table.states()[FIBRE].overloaded
+    bench.report(running=False, problem="no light")  # of a link that is down nothing else is said
+    await bench.until(lambda: bench.status() is not LinkStatus.ACTIVE)
+    bench.table.refresh()
+    assert not bench.table.states()[FIBRE].overloaded
+
+
+async def test_the_rate_is_what_came_and_what_the_device_says_while_that_cannot_be_measured(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, bits = 0.0, 0
+
+    def pass_seconds(count: int, bps: int, full: bool = False) -> Performance:
+        nonlocal now, bits
+        for _ in range(count):
+            now, bits = now + 1, bits + bps
+            bench.keys.level[FIBRE] = KeyLevels(8 * bits, bits, bits, generated_bits=bits, full=full)
+            bench.keys.draws = {"tag": bits // 100, "relay": bits // 10, "a": bits // 2}
+            bench.table.refresh()
+        return bench.table.states()[FIBRE].performance
+
+    monkeypatch.setattr(LinkTable, "_now", staticmethod(lambda: now))
+    bench.table.apply(configuration(PHYSICAL))
+    await bench.until(lambda: bench.device.link is not None)
+    bench.report(running=True, skr_bps=1000.0)
+    await bench.until(lambda: bench.status() is LinkStatus.ACTIVE)
+    assert pass_seconds(5, 800).skr_bps == 1000
+    measured = pass_seconds(15, 800)
+    assert (measured.skr_bps, measured.eskr_bps) == (800, 800 - 8 - 80)
+    assert pass_seconds(30, 0, full=True).skr_bps == 1000
+    bench.report(running=True, skr_bps=500.0)
+    await asyncio.sleep(0)
+    assert pass_seconds(5, 400).skr_bps == 500
+    assert pass_seconds(15, 400).skr_bps == 400
+
+
+async def test_a_virtual_link_makes_no_more_than_the_link_to_its_next_hop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes of that one's store comes faster, for a while."""
+    now = 0.0
+    monkeypatch.setattr(LinkTable, "_now", staticmethod(lambda: now))
+    bench.table.apply(configuration(PHYSICAL, VIRTUAL))
+    await bench.until(lambda: bench.device.link is not None and ROUTE in bench.keys.level)
+    bench.report(running=True, skr_bps=1000.0)
+    await bench.until(lambda: bench.status() is LinkStatus.ACTIVE)
+    for bits in (9000, 18000, 18400, 18800):
+        now += 1
+        bench.keys.level[ROUTE] = KeyLevels(9000, bits, bits, generated_bits=bits, full=bits > 18000)
+        bench.table.refresh()
+    assert bench.table.states()[ROUTE].performance.skr_bps == 1000
+    bench.report(running=True, skr_bps=50_000.0)
+    await asyncio.sleep(0)
+    assert bench.table.states()[ROUTE].performance.skr_bps > 1000

@@ -17,12 +17,21 @@ import pytest
 from key_managers import Net, audit, link_id, node_id, until
 from timing import taken, told_apart
 
-from qswitch.agent import associations
+from qswitch.agent import associations, floors
 from qswitch.agent.associations import AssociationTable, is_pair, pair_id
 from qswitch.agent.config import Etsi014Config, TlsFiles
 from qswitch.agent.errors import ConfigurationError
 from qswitch.agent.lkms.keys import Key
-from qswitch.agent.model import Admission, ApplicationConfig, ApplicationNew, ApplicationStatus, Endpoint, KeyStreamId, Qos
+from qswitch.agent.model import (
+    Admission,
+    ApplicationConfig,
+    ApplicationNew,
+    ApplicationQosUpdate,
+    ApplicationStatus,
+    Endpoint,
+    KeyStreamId,
+    Qos,
+)
 from qswitch.agent.service import etsi014 as served
 from qswitch.agent.service.etsi014 import Etsi014Server
 from qswitch.agent.tasks import Tasks
@@ -96,6 +105,7 @@ class World:
         self.servers: dict[str, Etsi014Server] = {}
         self.entries: dict[KeyStreamId, ApplicationConfig] = {}
         self.asked: list[ApplicationNew] = []
+        self.updates: list[ApplicationQosUpdate] = []
         self.admission = Admission.ADMITTED
         self.answers = True
         self.clients: list[Client] = []
@@ -125,6 +135,9 @@ class World:
         await self.servers[name].start()
 
     def heard(self, new: Any) -> None:
+        if isinstance(new, ApplicationQosUpdate):
+            self.updates.append(new)
+            return
         assert isinstance(new, ApplicationNew) and new.ksid is not None
         self.asked.append(new)
         if self.answers:
@@ -322,6 +335,37 @@ async def test_a_pair_is_an_application_of_015(world: World) -> None:
     assert (await (await world.client("b-1")).dec("a-1", *keys)).status == 400, "erased with its pair"
     await a.enc("b-1")
     assert len(world.asked) == 2, "and admitted anew"
+
+
+async def test_a_pair_that_does_not_get_what_it_was_promised_is_told_of_and_when_it_does_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floors, "LEAST_SECONDS", 1.0)
+    promised, a = Qos(min_bandwidth_bps=1_000_000), await world.client("a-1")
+    await a.enc("b-1")
+    (ksid,) = world.entries
+    world.entries[ksid] = replace(world.entries[ksid], qos=promised, priority=2)
+    world.apply()
+
+    async def refreshed(updates: int) -> None:
+        async with asyncio.timeout(10):
+            while len(world.updates) < updates:
+                for table in world.tables.values():
+                    table.refresh()
+                await asyncio.sleep(0.05)
+
+    done: set[asyncio.Future[Reply]] | None = None
+    while done != set():  # until one waits for key
+        asked = asyncio.ensure_future(a("GET", f"{build_path('b-1', Method.ENC_KEYS)}?number=128&size=8192"))
+        done, _ = await asyncio.wait([asked], timeout=0.5)
+    await refreshed(1)
+    await world.net.feed(link_id(1), "a", "b", 60)
+    assert (await asked).status == 200
+    await refreshed(2)
+    unmet, held = world.updates
+    assert (unmet.ksid, unmet.priority, unmet.unmet_min_bps) == (ksid, 2, 1_000_000)
+    assert 0 <= (unmet.qos.min_bandwidth_bps or 0) < 900_000
+    assert held == ApplicationQosUpdate(ksid, promised, 2)
 
 
 async def test_keys_over_disjoint_paths_are_those_of_a_pair_of_their_own(world: World) -> None:
