@@ -25,6 +25,7 @@ from .assignment import (
     admission_of,
     authority,
     choose,
+    choose_another,
     counter_proposal,
     match,
 )
@@ -57,6 +58,7 @@ REFUSAL_SECONDS = 30.0
 CROSSING_SECONDS = 0.5  # a registration this much later than its answer was on its way when the answer came
 FORGOTTEN_SECONDS = 30.0  # after one application left, for another that never came or never said that it left
 ABANDONED_SECONDS = 3600.0  # for a stream that is open at neither end
+SHUNNED_SECONDS = 600.0  # a stream that did not get what it was promised over the direct link stays away from it
 GONE = (ApplicationStatus.DISCONNECTED, ApplicationStatus.OUT_OF_TIME, ApplicationStatus.ZOMBIE)
 
 
@@ -74,6 +76,8 @@ class Applications:
         self._refused: dict[tuple[NodeId, KeyStreamId], float] = {}
         self._direct_since: dict[KeyStreamId, float] = {}
         self._closed_since: dict[KeyStreamId, float] = {}
+        self._unmet: set[KeyStreamId] = set()
+        self._shuns: dict[KeyStreamId, float] = {}
         # Whose registration an answer to the other end has answered too: (node, URIs, KSID if brought) -> when.
         self._crossing: dict[tuple[NodeId, frozenset[str], KeyStreamId | None], float] = {}
 
@@ -101,6 +105,9 @@ class Applications:
         When the network has no room at all, the stream goes on as it is.
         """
         old = self._intents.applications.get(ksid)
+        if old is not None and ksid in self._unmet:
+            self._unmet.discard(ksid)
+            self._control.events.add("qos_met", "it gets what it was promised", link=old.link, ksid=ksid)
         if old is None or (old.qos, old.priority) == (qos, priority):
             return
         made, link = None, old.link
@@ -111,6 +118,34 @@ class Applications:
                 return
             made, link = self._link(chosen)
         await self._change(old, replace(old, qos=qos, priority=priority, link=link), made)
+
+    async def qos_unmet(self, ksid: KeyStreamId, gets_bps: int, promised_bps: int) -> None:
+        """A stream gets less than the least rate it was promised: it moves where another way has room for that."""
+        old = self._intents.applications.get(ksid)
+        link = self._intents.links.get(old.link) if old is not None and old.link else None
+        if old is None or link is None or ksid in self._unmet:  # the other end has said so, too
+            return
+        self._unmet.add(ksid)
+        text = f"it gets {gets_bps} of the {promised_bps} bit/s it was promised"
+        self._control.events.add("qos_unmet", text, link=link.link, ksid=ksid)
+        others, config = [one for one in self._intents.applications.values() if one.ksid != ksid], self._control.config
+        chosen = choose_another(
+            self._control.topology(),
+            link,
+            self._intents.links,
+            others,
+            (old.source, old.destination),
+            old.qos,
+            config.application_bps,
+            old.disjoint_paths,
+        )
+        if isinstance(chosen, Blocked):
+            self._control.events.add("no_route", f"no other link: {chosen.reason}", ksid=ksid)
+            return
+        made, other = self._link(chosen)
+        if await self._change(old, replace(old, link=other), made):
+            self._shuns[ksid] = time.monotonic() + SHUNNED_SECONDS
+            self._control.events.add("route_changed", f"moved to another link, from {link.link}", link=other, ksid=ksid)
 
     async def share(self, ksid: KeyStreamId, clients: Sequence[str]) -> None:
         """Names the clients to whom a stream's key is given, each key once to each; one alone is none of several.
@@ -135,6 +170,8 @@ class Applications:
         """Whether a stream's link has room for it with another quality of service."""
         config, link = self._control.config, self._intents.links.get(one.link) if one.link else None
         needed = demand(qos, config.application_bps)
+        if one.link in self._control.topology().overloaded and needed > demand(one.qos, config.application_bps):
+            return False
         if link is not None and link.type is LinkType.VIRTUAL:
             others = [each for each in self._intents.applications.values() if each.ksid != one.ksid]
             return room(link, others, config.application_bps) >= needed
@@ -310,7 +347,7 @@ class Applications:
         """Whether the stream could have gone back to the direct link for some time."""
         span = topology.span(one.source, one.destination)
         direct = span is not None and span.active and any(each in self._intents.links for each in span.links)
-        direct = direct and one.disjoint_paths == 1
+        direct = direct and one.disjoint_paths == 1 and time.monotonic() >= self._shuns.get(one.ksid, 0.0)
         if link is None or link.purpose is not Purpose.APPLICATIONS or not direct:
             self._direct_since.pop(one.ksid, None)
             return False
@@ -355,6 +392,8 @@ class Applications:
                 change = Change(applications={one.ksid: None})
                 await self._control.transactions.run(change_application(one, None), change)
                 self._control.events.add("application_released", "both applications have left", ksid=one.ksid)
+                self._shuns.pop(one.ksid, None)
+                self._unmet.discard(one.ksid)
 
     def _is_closed(self, one: ApplicationIntent, node: NodeId) -> bool:
         record = self._control.record(node)

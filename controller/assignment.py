@@ -154,9 +154,45 @@ def choose(
     """The link for a stream between two nodes: the direct one, else a virtual one with room, else a new virtual one.
 
     A new virtual link is made as wide as `virtual_link_bps` where the network has that to spare, for others to share it.
-    Who asks for node-disjoint paths gets a virtual link over as many or more, and nothing else.
+    Who asks for node-disjoint paths gets a virtual link over as many or more, and nothing else. Links that are overloaded
+    count as full while there is another way. Where there is none, what they promised decides: nodes hold the minima, and one
+    greedy application must not shut all others out.
     """
     needed = demand(qos, application_bps)
+    wanted = (max(needed, virtual_link_bps), needed)
+    spared = _choose(topology.sparing(), links, applications, ends, wanted, application_bps, disjoint_paths)
+    if not isinstance(spared, Blocked) or not topology.overloaded:
+        return spared
+    return _choose(topology, links, applications, ends, wanted, application_bps, disjoint_paths)
+
+
+def choose_another(
+    topology: Topology,
+    link: LinkIntent,
+    links: Mapping[LinkId, LinkIntent],
+    applications: Collection[ApplicationIntent],
+    ends: tuple[NodeId, NodeId],
+    qos: Qos,
+    application_bps: int,
+    disjoint_paths: int = 1,
+) -> UseLink | MakeLink | Blocked:
+    """A link for a stream that does not get what it was promised over this one: with nothing in common but the ends."""
+    needed = demand(qos, application_bps)
+    spared = topology.sparing(link)
+    return _choose(spared, links, applications, ends, (needed, needed), application_bps, disjoint_paths)
+
+
+def _choose(
+    topology: Topology,
+    links: Mapping[LinkId, LinkIntent],
+    applications: Collection[ApplicationIntent],
+    ends: tuple[NodeId, NodeId],
+    rates_bps: tuple[int, int],
+    application_bps: int,
+    disjoint_paths: int,
+) -> UseLink | MakeLink | Blocked:
+    """`rates_bps`: what a new virtual link is to have, and what it must have."""
+    needed = rates_bps[1]
     span = topology.span(*ends)
     direct = [one for one in span.links if one in links] if span and disjoint_paths == 1 else []
     if span and direct and span.free_bps >= needed:
@@ -164,12 +200,12 @@ def choose(
     rooms = {
         link.link: room(link, applications, application_bps)
         for link in sorted(links.values(), key=lambda one: (len(one.routes), one.link))
-        if _joins(link, ends, disjoint_paths) and topology.carries_all(link)
+        if _joins(link, ends, disjoint_paths) and topology.carries_all(link) and link.link not in topology.full
     }
     for each, free_bps in rooms.items():
         if free_bps >= needed:
             return UseLink(each)
-    found = find_widest_routes(topology, *ends, (max(needed, virtual_link_bps), needed), disjoint_paths)
+    found = find_widest_routes(topology, *ends, rates_bps, disjoint_paths)
     if isinstance(found, Blocked):
         return replace(found, best_bps=max(widest_bps(topology, *ends, disjoint_paths), *rooms.values(), 0))
     return MakeLink(*found)

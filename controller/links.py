@@ -49,6 +49,7 @@ class Links:
         self.reasons: dict[LinkId, str] = {}  # what nodes said of links that went down
         self.problems: dict[LinkId, str] = {}  # why links whose route is broken have no other
         self._statuses: dict[LinkId, LinkStatus] = {}
+        self._overloaded: frozenset[LinkId] = frozenset()
         self._unused_since: dict[LinkId, float] = {}
 
     # Physical links --------------------------------------------------------------------------------------------------
@@ -278,6 +279,10 @@ class Links:
                 self._control.retries.clear()  # another topology: what had no route may have one now
             self._statuses[link] = now
         self._statuses = {link: status for link, status in self._statuses.items() if link in facts}
+        overloaded = frozenset(link for link, one in facts.items() if one.overloaded)
+        for link in sorted(self._overloaded - overloaded):
+            self._control.events.add("link_relieved", "there is key enough again", link=link)
+        self._overloaded = overloaded
 
     # Doing -----------------------------------------------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ class LinkData:
     pad_bits: int = 0
     held_bits: int = 0
     relay_failures: int = 0
+    overloaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

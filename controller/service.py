@@ -289,6 +289,8 @@ class Service:
                 self._applications.registered(new, notification.open_timeout_ms)
             case ApplicationDisconnected(ksid):
                 await self._applications.disconnected(node, ksid)
+            case ApplicationQosUpdate(ksid, qos, unmet_min_bps=int(promised)):
+                await self._applications.qos_unmet(ksid, qos.min_bandwidth_bps or 0, promised)
             case ApplicationQosUpdate(ksid, qos, priority):
                 await self._applications.qos_changed(ksid, qos, priority)
             case LinkChanged(link, "down", reason):

@@ -5,7 +5,7 @@ span is what the virtual links crossing it and the applications drawing from it 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from .model import (
@@ -54,6 +54,11 @@ class LinkFacts:
         said = [one.status for one in self.said() if one.status]
         return min(said, key=_WORST_FIRST.index) if said else LinkStatus.PENDING
 
+    @property
+    def overloaded(self) -> bool:
+        """Whether either end says that more key is asked of it than it has."""
+        return any(one.overloaded for one in self.said())
+
     def least(self, member: str) -> int:
         """The smaller of what the two ends say of a rate or an amount."""
         return min((int(getattr(one, member)) for one in self.said()), default=0)
@@ -93,6 +98,20 @@ class Span:
 class Topology:
     sites: Mapping[NodeId, Site] = field(default_factory=dict)
     spans: Mapping[Pair, Span] = field(default_factory=dict)
+    overloaded: frozenset[LinkId] = frozenset()  # as nodes say
+    full: frozenset[LinkId] = frozenset()  # links that nothing more is to be put on
+
+    def sparing(self, link: LinkIntent | None = None) -> "Topology":
+        """The same without room on links that are overloaded, nor on this one and all that it crosses."""
+        crossed = {pair(a, b) for route in link.routes for a, b in pairwise(route)} if link is not None else set()
+        full = self.overloaded | ({link.link} if link is not None else set())
+        spans = {
+            ends: replace(span, reserved_bps=max(span.reserved_bps, span.skr_bps))
+            if ends in crossed or full & set(span.links)
+            else span
+            for ends, span in self.spans.items()
+        }
+        return replace(self, spans=spans, full=full)
 
     def name(self, node: NodeId) -> str:
         return self.sites[node].name if node in self.sites else node
@@ -160,6 +179,7 @@ def build(
     return Topology(
         sites={one.qkdn_id: _site(one.qkdn_id, one) for one in records if one.qkdn_id is not None},
         spans={ends: _span(ends, on_it, reserved.get(ends, 0)) for ends, on_it in sorted(spans.items())},
+        overloaded=frozenset(one.link for one in facts.values() if one.overloaded),
     )
 
 

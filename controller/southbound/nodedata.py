@@ -175,6 +175,7 @@ def _link(one: Reader) -> LinkData:
         pad_bits=one.count("x:relay/x:pads"),
         held_bits=one.count("x:relay/x:held"),
         relay_failures=one.count("x:relay/x:failures"),
+        overloaded=one.flag("x:overloaded", False),
     )
 
 

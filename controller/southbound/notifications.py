@@ -26,9 +26,12 @@ class ApplicationNew:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationQosUpdate:
+    """What an application asks for; with `unmet_min_bps` (extension), what it gets of the least rate it was promised."""
+
     ksid: KeyStreamId
     qos: Qos
     priority: int = 0
+    unmet_min_bps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def _application(kind: str, reader: Reader) -> Notification | None:
             disjoint_paths=body.number("x:disjoint_paths") or 1,
         )
     if kind == "application_qos_update" and ksid:
-        return ApplicationQosUpdate(ksid, read_qos(body), body.count("app_priority"))
+        return ApplicationQosUpdate(ksid, read_qos(body), body.count("app_priority"), body.number("x:unmet_min_bandwidth"))
     if kind == "application_disconnected" and ksid:
         return ApplicationDisconnected(ksid)
     return None

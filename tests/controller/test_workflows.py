@@ -9,7 +9,7 @@ from network_facts import ksid, node, uri
 
 from qswitch.controller.errors import Ambiguous, Conflict, InvalidRequest, NoRoute, TransactionFailed, Unknown
 from qswitch.controller.model import Admission, KeyStreamId, LinkStatus, LinkType, Purpose, Qos
-from qswitch.controller.southbound.notifications import ApplicationQosUpdate
+from qswitch.controller.southbound.notifications import ApplicationQosUpdate, LinkChanged
 
 # A ring of four with a spur:  1-2, 2-3, 3-4, 4-1, 3-5
 RING = ((1, 2), (2, 3), (3, 4), (1, 4), (3, 5))
@@ -260,6 +260,66 @@ async def test_another_quality_of_service_over_the_same_link_or_a_wider_one(stor
     await story.go()
     assert (await story.service.app(stream)).qos.min_bandwidth_bps == 50_000
     assert "qos_not_met" in await story.seen()
+
+
+async def test_an_overloaded_link_takes_nobody_who_has_another_way_until_it_is_relieved(story: Story) -> None:
+    (direct,) = (await story.service.app(await joined(story, 1, 2))).links
+    story.world.overloaded.add(direct)
+    story.service.notified("N1", LinkChanged(direct, "overloaded"))
+    await story.go()
+    assert "link_overloaded" in await story.seen()
+    story.register(1, 2, ksid(1), name="second")
+    await story.go()
+    assert await story.route(ksid(1)) == [1, 4, 3, 2]
+    assert await story.route((await story.service.link(direct)).apps[0]) == [1, 2]  # who is there stays
+    story.register(1, 3, ksid(2), name="third")
+    await story.go()
+    assert await story.route(ksid(2)) == [1, 4, 3]
+    story.world.overloaded.clear()
+    await story.go()
+    assert "link_relieved" in await story.seen()
+    story.register(1, 2, ksid(3), name="fourth")
+    await story.go()
+    assert await story.route(ksid(3)) == [1, 2]
+
+
+async def test_where_there_is_no_other_way_what_was_promised_decides(story: Story) -> None:
+    (spur,) = (await story.service.app(await joined(story, 3, 5))).links
+    story.world.overloaded.add(spur)
+    await story.go()
+    story.register(3, 5, ksid(1), name="second", qos=Qos(min_bandwidth_bps=50_000))
+    story.register(3, 5, ksid(2), name="third", qos=Qos(min_bandwidth_bps=60_000))
+    await story.go()
+    assert await story.route(ksid(1)) == [3, 5]
+    assert story.world.running[node(3)].applications[ksid(2)].admission is Admission.QOS_NOT_MET
+
+
+async def test_a_stream_that_does_not_get_what_it_was_promised_moves_where_there_is_room(story: Story) -> None:
+    promised = Qos(min_bandwidth_bps=40_000)
+    story.register(1, 2, ksid(1), qos=promised)
+    await story.go()
+    story.opened(ksid(1), 1, 2)
+    await story.go()
+    gets = ApplicationQosUpdate(ksid(1), Qos(min_bandwidth_bps=900), unmet_min_bps=40_000)
+    story.service.notified("N1", gets)
+    await story.service.evaluate()
+    assert await story.route(ksid(1)) == [1, 4, 3, 2]
+    assert {"qos_unmet", "route_changed"} <= await story.seen()
+    for number in (1, 2):  # it is promised as much as before
+        assert story.world.running[node(number)].applications[ksid(1)].qos == promised
+    story.service.notified("N1", ApplicationQosUpdate(ksid(1), promised))
+    await story.service.evaluate()
+    assert "qos_met" in await story.seen()
+
+
+async def test_a_stream_that_has_no_other_way_stays(story: Story) -> None:
+    stream = await joined(story, 3, 5)
+    edits = len(story.world.edits)
+    story.service.notified("N3", ApplicationQosUpdate(stream, Qos(min_bandwidth_bps=900), unmet_min_bps=40_000))
+    story.service.notified("N3", ApplicationQosUpdate(ksid(9), Qos(min_bandwidth_bps=900), unmet_min_bps=40_000))
+    await story.go()
+    assert {"qos_unmet", "no_route"} <= await story.seen()
+    assert len(story.world.edits) == edits
 
 
 async def test_clients_of_one_node_share_a_stream(story: Story) -> None:

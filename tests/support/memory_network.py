@@ -47,6 +47,7 @@ class World:
         self.numbers = sorted({one for span in spans for one in span})
         self.running = {node(one): self._blank(one) for one in self.numbers}
         self.cut: set[frozenset[NodeId]] = set()
+        self.overloaded: set[LinkId] = set()
         self.away: set[NodeId] = set()
         self.refusing: set[NodeId] = set()
         self.open: dict[tuple[NodeId, KeyStreamId], bool] = {}
@@ -72,12 +73,13 @@ class World:
 
     def _link(self, here: NodeId, one: LinkData) -> LinkData:
         if one.type is LinkType.VIRTUAL:
-            return replace(one, status=LinkStatus.ACTIVE)
+            return replace(one, status=LinkStatus.ACTIVE, overloaded=one.link in self.overloaded)
         there = one.remote_node
         both = there is not None and one.link in self.running[there].links
         light = both and frozenset((here, there)) not in self.cut
         status = LinkStatus.ACTIVE if light else LinkStatus.PASSIVE if both else LinkStatus.PENDING
-        return replace(one, status=status, skr_bps=RATE if light else 0)
+        skr, overloaded = RATE if light else 0, one.link in self.overloaded
+        return replace(one, status=status, skr_bps=skr, overloaded=overloaded)
 
     def config(self, folder: Path) -> ControllerConfig:
         used = dict.fromkeys(self.numbers, 0)

@@ -37,6 +37,11 @@ CASES: list[tuple[str, str, Notification | None]] = [
         ApplicationQosUpdate(ksid(1), Qos(max_bandwidth_bps=100, ttl_seconds=60)),
     ),
     (
+        "sdqkdn_application_qos_update",
+        f"<qkd_application><app_id>{ksid(1)}</app_id>{QOS}<x:unmet_min_bandwidth>9</x:unmet_min_bandwidth></qkd_application>",
+        ApplicationQosUpdate(ksid(1), Qos(max_bandwidth_bps=100, ttl_seconds=60), unmet_min_bps=9),
+    ),
+    (
         "sdqkdn_application_disconnected",
         f"<qkd_application><app_id>{ksid(1)}</app_id></qkd_application>",
         ApplicationDisconnected(ksid(1)),
