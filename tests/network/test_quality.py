@@ -101,21 +101,22 @@ async def test_statistics_are_what_was_delivered(triangle: Emulation) -> None:
 
 
 async def test_expected_consumption_is_what_is_promised(triangle: Emulation) -> None:
+    """On a link that nobody draws from who has named no rate: what such a one draws counts, too (test_overload.py)."""
     asked = replace(QOS, max_bps=3_000, min_bps=700)
-    uris = application(triangle, "alpha-2")["uri"], application(triangle, "beta-2")["uri"]
-    async with client(triangle, "alpha-2") as alpha, client(triangle, "beta-2") as beta:
-        with ncclient(triangle, "Alpha") as session:
-            link = link_of(triangle, "Beta")
+    uris = application(triangle, "beta-2")["uri"], application(triangle, "gamma-2")["uri"]
+    async with client(triangle, "beta-2") as beta, client(triangle, "gamma-2") as gamma:
+        with ncclient(triangle, "Beta") as session:
+            link = link_of(triangle, "Gamma")
 
             def promised(node: etree._Element) -> int:
                 return numbers(node, f"{link}/q:qkdl_performance/q:expected_consumption")[0]
 
             before = promised(await seen(session, lambda node: promised(node) >= 0))
-            opened = await alpha.open_connect(*uris, asked)
+            opened = await beta.open_connect(*uris, asked)
             assert opened.ksid
             await seen(session, lambda node: promised(node) == before + 3_000)
-            await beta.open_connect(*uris, QOS, opened.ksid)
-            for one in (alpha, beta):
+            await gamma.open_connect(*uris, QOS, opened.ksid)
+            for one in (beta, gamma):
                 await one.close(opened.ksid)
             await seen(session, lambda node: promised(node) == before)
 
