@@ -248,7 +248,7 @@ class _Table:
             raise ConfigurationError(str(self.file), f"[{self.name}] has unknown members: {', '.join(unknown)}")
 
 
-MAX_CAPACITY_BLOCKS = 1_000_000  # a meeting of the two ends lists them
+MAX_CAPACITY_BLOCKS = 19_000  # a meeting of the two ends lists them, in one message, whatever is left of which
 RECOVERY_USER = "root"  # sysrepo applies no NETCONF access control to a session of this name
 ROLES = ("controller", "operator", "monitor")
 MAX_KEY_BITS, MAX_KEYS, MAX_REQUEST_BITS = 65_536, 1024, 1 << 22  # of one key, and in one request of 014

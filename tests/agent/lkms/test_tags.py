@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis.stateful import invariant, rule
 from two_ends import BLOCK, LINK, Agreement, End
 
+from qswitch.agent.config import MAX_CAPACITY_BLOCKS
 from qswitch.agent.errors import PeerViolation
 from qswitch.agent.lkms import relay, tags
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.otp import TAG_KEY, BadTag, check, sign
-from qswitch.agent.lkms.pool import MAX_LEAP, RESERVE, Pool, Refused, Totals
+from qswitch.agent.lkms.pool import MAX_LEAP, RESERVE, Block, Pool, Refused, Totals
 from qswitch.agent.lkms.tags import Channel
 from qswitch.agent.model import NodeId
 from qswitch.protocol import lkms
@@ -411,6 +412,17 @@ def test_much_goes_in_several_envelopes_and_too_much_is_an_error() -> None:
     out.put(lkms.KeyAlloc("x", 1, 32, ("y",), (), True, bytes(MAX_MESSAGE)))
     with pytest.raises(ProtocolError):
         out.flush()
+
+
+def test_what_the_largest_store_holds_goes_into_one_message() -> None:
+    """Too much to tell would end every session as soon as it has begun: at worst each second block is there, begun, given
+    away, and has a large number."""
+    first, step = (1 << 62) - 4 * MAX_CAPACITY_BLOCKS, 4
+    blocks = [Block(first + step * at, 9000, 256, False, 0, Key(bytes(300))) for at in range(MAX_CAPACITY_BLOCKS)]
+    pool = Pool(LINK, NodeId("a"), NodeId("b"), len(blocks), _Unwritten(), lambda _message: None, Totals(), blocks)
+    said = pool._snapshot(reply=False)
+    assert len(said.held) == len(said.partial) == len(said.swapped) == len(blocks)
+    assert lkms.build_state(said)
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300), st.integers(0, 10_000))
