@@ -33,7 +33,7 @@ from .database import connect, mark, next_opening, take_lock, unseal
 from .delivery import StoredKey
 from .keys import Key
 from .lines import LinkTotals
-from .master_key import find, follow, make, read, successor
+from .master_key import find, follow, make, read, successor, there
 from .pool import Block, Totals
 from .readers import Readers, Reading
 from .seal import Seal, Sealed, change_master, opened
@@ -478,7 +478,7 @@ class Store:
             raise StorageFailed("the master key is being rotated")
         self._rotating = True
         try:
-            new, now = await self._run(lambda: self._seals_to_come(successor(source)))
+            new, now = await self._run(lambda: self._seals_to_come(source))
         except BaseException:
             self._rotating = False
             raise
@@ -489,12 +489,17 @@ class Store:
         await self._run(lambda: None)  # after the old master key is gone
         return now.fingerprint
 
-    def _seals_to_come(self, path: MasterKeySource) -> tuple[Seal, Seal]:
+    def _seals_to_come(self, source: Path) -> tuple[Seal, Seal]:
         """One to seal all rows anew with, one for what is noted from now on. Raises StorageFailed, nothing done."""
+        path = successor(source)
         assert self._database is not None and isinstance(path, Path)
         self._demand_room()
         if wrong := [row for _, row, key in opened(self._database, SEALED, self._seal) if key is None]:
             raise StorageFailed(f"row {wrong[0]} does not open; the master key stays as it is")
+        if there(path):
+            with (found := find(source, self._seal.fingerprint)).key:
+                if found.following:  # it could not take its place: there is no other copy of the master key
+                    follow(source)
         make(path)
         anew, now = Seal(read(path)), Seal(read(path))
         for opening, seal in enumerate((anew, now), next_opening(self._database)):
@@ -514,7 +519,8 @@ class Store:
         self._thread.submit(self._follow, path)
 
     def _follow(self, path: Path) -> None:
-        self._fold()
+        with suppress(sqlite3.Error):
+            self._fold()
         try:
             follow(path)
         except StorageFailed:

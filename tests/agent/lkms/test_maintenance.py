@@ -271,6 +271,45 @@ async def test_a_rotation_while_the_disk_fails_is_done_when_it_recovers(net: Net
     assert read["a"] == read["b"]
 
 
+async def test_a_master_key_that_is_not_in_its_place_is_not_replaced(net: Net) -> None:
+    """The store has it from the commit on, and its file is the successor's until it is renamed: it is the only copy."""
+    a, _ = await streaming(net)
+    source = a.config.master_key
+    assert isinstance(source, Path)
+    kept, log = source.rename(source.with_name("kept")), a.config.store.with_name(a.config.store.name + "-wal")
+    source.mkdir()  # so that nothing can take its place
+    first = await ask(a, "rotate")
+    assert name(source.with_name("master.key.next")) == first
+    with pytest.raises(StorageFailed, match="master.key"):
+        await ask(a, "rotate")
+    assert name(source.with_name("master.key.next")) == first
+    source.rmdir()
+    kept.rename(source)
+    await a.keys._store._run(lambda: a.keys._store._database.execute("PRAGMA busy_timeout = 10"))  # type: ignore[union-attr]
+    with closing(sqlite3.connect(a.config.store, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageFailed, match="locked"):
+            await ask(a, "rotate")
+        assert name(source) == first and name(source.with_name("master.key.next")) != first
+        await a.crash()
+        other.execute("ROLLBACK")
+    await a.restart()
+    assert await ask(a, "rotate") == name(source) != first and not log.stat().st_size
+
+
+async def test_a_rotation_ends_though_the_log_cannot_be_folded(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, _ = await streaming(net)
+    assert isinstance(a.config.master_key, Path)
+
+    def fold(_store: Store) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_fold", fold)
+        assert await ask(a, "rotate") == name(a.config.master_key)
+    assert await ask(a, "rotate") == name(a.config.master_key)
+
+
 async def test_the_control_socket_is_for_its_owner_and_takes_what_it_knows(net: Net) -> None:
     a, _ = await streaming(net)
     path = control.path_of(a.config.store)
