@@ -74,7 +74,7 @@ class Transmitter:
             wanted = (bits - budget) / max(self._rate(), 1.0)
             await asyncio.sleep(min(max(wanted, BATCH_SECONDS), IDLE_SECONDS))
             rate, now = self._rate(), loop.time()
-            budget = min(budget + (now - last) * rate, max(bits, BURST_SECONDS * rate))
+            budget = min(budget + (now - last) * rate, max(2 * bits, BURST_SECONDS * rate))
             last = now
             while budget >= bits:
                 await self._send()

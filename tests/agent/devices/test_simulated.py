@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -177,6 +178,28 @@ async def test_the_rate_is_kept(tmp_path: Path) -> None:
         await other.makes(250)
         seconds = asyncio.get_running_loop().time() - begun
     assert 250 * 512 * 8 / seconds == pytest.approx(7e6 * 10**-0.8, rel=0.35)
+
+
+async def test_the_rate_is_kept_on_a_loop_that_is_busy(tmp_path: Path) -> None:
+    """A block that comes late is none the less made of the light of all the time."""
+
+    async def work() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            end = time.perf_counter() + 0.15
+            while time.perf_counter() < end:
+                pass
+
+    shared = [{**one, "block_bytes": 4096} for one in SimulatedDevice.example_pair(tmp_path)]
+    one, other = (End(number, options) for number, options in enumerate(shared))
+    Fibre.load(tmp_path / "fibre.json").with_loss(18.0).save(tmp_path / "fibre.json")
+    async with one, other:
+        await other.makes(1)
+        busy, begun = asyncio.create_task(work()), asyncio.get_running_loop().time()
+        await other.makes(16)
+        seconds = asyncio.get_running_loop().time() - begun
+        busy.cancel()
+    assert 16 * 4096 * 8 / seconds == pytest.approx(7e6 * 10**-1.8, rel=0.05)
 
 
 FAR_END = """
