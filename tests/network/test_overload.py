@@ -139,7 +139,14 @@ async def happened(network: Emulation, kind: str, **about: str) -> None:
             await asyncio.sleep(0.3)
 
 
-async def test_a_link_that_cannot_give_what_is_asked_says_so_once_and_when_it_can_again(sparse: Emulation) -> None:
+async def test_links_that_give_too_much_and_streams_that_get_too_little(sparse: Emulation) -> None:
+    """Both take their time; on two fibres, they take it together."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(a_link_that_cannot_give_what_is_asked_says_so_once_and_when_it_can_again(sparse))
+        group.create_task(a_stream_that_does_not_get_what_it_was_promised_is_told_of_once_and_when_it_does_again(sparse))
+
+
+async def a_link_that_cannot_give_what_is_asked_says_so_once_and_when_it_can_again(sparse: Emulation) -> None:
     """The demand names no rate; both ends see it, the one that allocates and the one that asks."""
     with ncclient(sparse, "Alpha") as at_alpha, ncclient(sparse, "Beta") as at_beta:
         told = [Told(session) for session in (at_alpha, at_beta)]
@@ -162,9 +169,7 @@ async def test_a_link_that_cannot_give_what_is_asked_says_so_once_and_when_it_ca
         assert [len(one.of("sdqkdn_link_overloaded", link)) for one in told] == [1, 1]
 
 
-async def test_a_stream_that_does_not_get_what_it_was_promised_is_told_of_once_and_when_it_does_again(
-    sparse: Emulation,
-) -> None:
+async def a_stream_that_does_not_get_what_it_was_promised_is_told_of_once_and_when_it_does_again(sparse: Emulation) -> None:
     """The fibre ages while the stream is open; whoever allocates for the stream tells."""
     promised = 80_000
     lower = min(("Beta", "Gamma"), key=lambda name: str(sparse.node(name)["qkdn_id"]))
