@@ -126,6 +126,11 @@ class Blocks:
         held = len(self._blocks)
         return held >= self.capacity or (self._filled and held >= self.low_mark)
 
+    @property
+    def room(self) -> int:
+        """How many blocks more there may be."""
+        return self.capacity - len(self._blocks)
+
     def _turn(self) -> None:
         """After a block has come or gone."""
         self._filled = self.full

@@ -279,7 +279,7 @@ class Pool(Blocks):
         late = [block for block in alone if max(block.alone_since, self._heard_since) < before]
         held = len(self._blocks)
         for block in sorted(late, key=lambda one: one.ours is self.peer_short):
-            if not self.full:
+            if self.room > 1 and not self.full:
                 break
             self._burn(block)
         if held > len(self._blocks):

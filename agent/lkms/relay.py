@@ -180,8 +180,7 @@ class Relays:
 
         A relay message is authentic by itself. The session with the far end is up: its Offer came.
         """
-        room = pool.counts()[0] + 2 <= pool.capacity
-        if pool.heard and room and self.mute(pool) and not self._any_short(legs, 2, ask=True):
+        if pool.heard and pool.room > 1 and self.mute(pool) and not self._any_short(legs, 2, ask=True):
             line.paused_until = now + self.pause_seconds
             self._make(line.route.link, legs, pool.next_numbers(2, both=True))
 

@@ -399,6 +399,16 @@ def test_room_is_made_for_what_is_lacking_and_no_more(which: int) -> None:
     assert not a.expire(2000, 10, mute=True)
 
 
+@pytest.mark.parametrize(("held", "refill_percent"), [(100, 100), (99, 80)])
+def test_room_is_made_for_a_block_of_each_end(held: int, refill_percent: int) -> None:
+    """Also where an end is almost full: the source of a virtual link begins it with two."""
+    blocks = [Block(number, 4096, 0, number % 2 == 0, 0, Key(bytes(4096))) for number in range(held)]
+    names = NodeId("a"), NodeId("b")
+    pool = Pool(LINK, *names, 100, _Unwritten(), lambda _message: None, Totals(), blocks, refill_percent)
+    pool.offered(Offer(LINK, -1, (), True, True), 0)
+    assert pool.expire(1000, 10, mute=True) and pool.counts()[0] == 98
+
+
 def test_much_goes_in_several_envelopes_and_too_much_is_an_error() -> None:
     a, b = pools(40)
     out, into = channels(a, b)
