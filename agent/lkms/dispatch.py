@@ -53,6 +53,9 @@ LinkMessage = LinkHello | LinkSync | Offer | Have | Lost | Want | Lack | Give
 KeyMessage = KeyHello | KeySync | KeyMeet | KeyMet | KeyAlloc | KeyAck | KeyTaken | KeyDrop
 StreamMessage = StreamHello | StreamSync | StreamState | Attach | Need | Alloc | AllocAck
 
+MAX_VIOLATIONS = 10
+"""Each is an alarm. At so many of them the session is ended, and the ends meet anew: they may only be out of step."""
+
 
 class Dispatch(Core, ABC):
     """`peers.Events`."""
@@ -106,6 +109,9 @@ class Dispatch(Core, ABC):
             self._take(peer, message)
         except PeerViolation as violation:
             self._alarm(link, str(violation))
+            channel.violations += 1
+            if channel.violations == MAX_VIOLATIONS:
+                self._hang_up(peer, channel)
         except Exception:
             log.exception("message not taken peer=%s type=%s", peer, type(message).__name__)
             self._hang_up(peer, channel)
@@ -142,8 +148,8 @@ class Dispatch(Core, ABC):
             case Offer():
                 self._take_offer(pool, message)
             case LinkSync():
-                for violation in pool.sync(message, self._now()):
-                    self._alarm(pool.link, violation)
+                if problem := pool.sync(message, self._now()):
+                    self._alarm(pool.link, problem)
             case Have():
                 pool.have(message, self._now())
             case Lost():

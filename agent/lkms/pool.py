@@ -195,10 +195,10 @@ class Pool(Blocks):
         if self.asks:
             self.meet()
 
-    def sync(self, message: LinkSync, now: float) -> list[str]:
-        """Takes the other end's snapshot, answers it where that is due; returns what must not be, in words."""
+    def sync(self, message: LinkSync, now: float) -> str:
+        """Takes the other end's snapshot, answers it where that is due; returns what must not be, in words, or nothing."""
         if message.reply is not self.asks or (message.reply and (message.epoch != self._epoch or self.synced)):
-            return []
+            return ""
         self._unmeet()
         self.synced, self.peer_full, self._peer_high = True, message.full, message.high
         violations = self._compare(message, now)
@@ -206,9 +206,11 @@ class Pool(Blocks):
         if not message.reply:
             self._epoch = message.epoch
             self._send(self._snapshot(reply=True))
-        if violations:
-            self._send(Lost(self.link, pack(violations)))
-        return [f"block {number} of link {self.link} was used there, where it may not be" for number in violations]
+        if not violations:
+            return ""
+        self._send(Lost(self.link, pack(violations)))
+        first = f"{len(violations)} blocks of link {self.link}, the first of them {violations[0]},"
+        return f"{first} were used there, where they may not be, or this end's store was put back from a copy"
 
     def _snapshot(self, reply: bool) -> LinkSync:
         blocks = self._blocks.values()

@@ -61,6 +61,7 @@ class Channel:
         self._sent = self._received = 0
         self._size = 1  # tag keys in the next book
         self.blocked = False  # messages wait for key to tag them with
+        self.violations = 0  # things that the other end said and must not have
         self._book = self._their_book = Key(bytearray())
         self._segment: Segment | None = None
         self._their_segment: Segment | None = None

@@ -263,6 +263,18 @@ class Agreement(RuleBasedStateMachine):
         self.forget_last(end)
 
     @rule(end=ends)
+    def loses_its_store(self, end: int) -> None:
+        """What was used stays used: numbers of blocks never come twice."""
+        self.disconnect()
+        one = self.both[end]
+        one.disk.rows.clear()
+        one.disk.readings.clear()
+        one.disk.had.clear()
+        one.boot()
+        self.forget_last(end)
+        self.connect()
+
+    @rule(end=ends)
     def ends_in_order(self, end: int) -> None:
         """Of what was released ahead, nothing is lost."""
         self.disconnect()

@@ -194,6 +194,17 @@ async def test_as_who_he_is_he_has_no_say_in_links_of_others(net: Net) -> None:
     audit(net, AB, BD, VIRTUAL)
 
 
+async def test_who_goes_on_saying_what_must_not_be_is_hung_up_on(net: Net) -> None:
+    """Each time is an alarm, for an operator to read."""
+    b = await net.node("b")
+    his = net.config("c").store.parent
+    net.nodes["a"] = b  # whose address c will not dial
+    await b.configure_link(replace(net.physical(BC, "b", "a"), remote_node=node_id("c"), remote_lkms=None))
+    lies = [Offer(BC, (1 << 62) + number, (), False, False) for number in range(1000)]
+    assert await _answer(b, his, Hello(VERSION, bytes(16)), *lies)
+    assert 0 < len(b.seen.alarms) <= 10 and b.keys._peers.session(node_id("c")) is None
+
+
 def _bare(message: StateMessage) -> bytes:
     octets = build_state(message)
     return len(octets).to_bytes(4) + octets

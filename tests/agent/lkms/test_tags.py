@@ -331,6 +331,15 @@ def test_a_store_put_back_from_a_copy_tags_with_nothing_that_was_used() -> None:
     assert book.block == 2, "of block 0 the other end knows a use that is unknown here"
 
 
+def test_however_many_blocks_were_used_elsewhere_they_are_one_alarm() -> None:
+    a, b = pools(40)
+    for number in range(0, 40, 2):
+        b.claim_back(Segment(LINK, number, 4064, TAG_KEY), "forged")
+    a._epoch = 1
+    assert "20 blocks" in a.sync(msgspec.structs.replace(b._snapshot(reply=True), epoch=1), 0)
+    assert a.counts()[0] == 20
+
+
 def test_an_absurd_number_in_a_hint_does_not_use_the_numbers_up() -> None:
     a, _ = pools(4)
     with pytest.raises(PeerViolation):
