@@ -104,17 +104,21 @@ class Dispatch(Core, ABC):
         return []
 
     def _take_one(self, peer: NodeId, channel: Channel, message: AnyMessage) -> None:
-        link = LinkId(message.link) if isinstance(message, LinkMessage | Relay | RelayNack) else None
         try:
             self._take(peer, message)
         except PeerViolation as violation:
-            self._alarm(link, str(violation))
+            self._alarm(self._link_of(peer, message), str(violation))
             channel.violations += 1
             if channel.violations == MAX_VIOLATIONS:
                 self._hang_up(peer, channel)
         except Exception:
             log.exception("message not taken peer=%s type=%s", peer, type(message).__name__)
             self._hang_up(peer, channel)
+
+    def _link_of(self, peer: NodeId, message: AnyMessage) -> LinkId | None:
+        """What a message is about, when it is a link of this node; else one that the two nodes share, if any."""
+        link = LinkId(getattr(message, "link", ""))
+        return link if link in self._configs else next((pool.link for pool in self._between(peer)), None)
 
     def _take(self, peer: NodeId, message: AnyMessage) -> None:
         if isinstance(message, LinkMessage):

@@ -30,6 +30,7 @@ def material(link: LinkId, number: int, size: int = 4096) -> Key:
 @dataclass
 class Watcher:
     alarms: list[str] = field(default_factory=list)
+    links: list[LinkId | None] = field(default_factory=list)  # of the alarms
     changes: int = 0
 
     def link_levels_changed(self, link: LinkId) -> None:
@@ -37,6 +38,7 @@ class Watcher:
 
     def alarm(self, link: LinkId | None, message: str) -> None:
         self.alarms.append(message)
+        self.links.append(link)
 
 
 @dataclass

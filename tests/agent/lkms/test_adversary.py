@@ -205,6 +205,19 @@ async def test_who_goes_on_saying_what_must_not_be_is_hung_up_on(net: Net) -> No
     assert 0 < len(b.seen.alarms) <= 10 and b.keys._peers.session(node_id("c")) is None
 
 
+async def test_an_alarm_is_of_a_link_that_there_is(net: Net) -> None:
+    """Whatever a neighbour names: an operator would not be told of a link that the node does not have."""
+    a, b = await net.node("a"), await net.node("b")
+    await fibre(net, AB, "ab")
+    await net.feed(AB, "a", "b", 4)
+    await until(lambda: b.keys.levels(AB).usable_bits == a.keys.levels(AB).usable_bits > 0)
+    session = a.keys._peers.session(b.id)
+    assert session is not None
+    session.send(Relay("no link at all", 0, (), (Segment(AB, 1, 0, 64),), bytes(32), bytes(16)))
+    await until(lambda: bool(b.seen.alarms))
+    assert b.seen.links == [AB]
+
+
 def _bare(message: StateMessage) -> bytes:
     octets = build_state(message)
     return len(octets).to_bytes(4) + octets
