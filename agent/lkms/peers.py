@@ -269,8 +269,11 @@ class Peers:
 
     def up(self, session: Session) -> None:
         assert session.peer is not None
+        wanted = self._wanted.get(session.peer)
+        if wanted is None:  # no longer, since it was welcome
+            session.close()
+            return
         self._arriving.discard(session)
-        wanted = self._wanted[session.peer]
         if wanted.session is not None:
             old, wanted.session = wanted.session, None
             old.close()

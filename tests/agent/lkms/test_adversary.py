@@ -218,6 +218,26 @@ async def test_an_alarm_is_of_a_link_that_there_is(net: Net) -> None:
     assert b.seen.links == [AB]
 
 
+async def test_who_is_no_longer_wanted_when_he_says_hello_is_hung_up_on(net: Net) -> None:
+    b = await net.node("b")
+    his = net.config("c").store.parent
+    net.nodes["a"] = b  # whose address c will not dial
+    await b.configure_link(replace(net.physical(BC, "b", "a"), remote_node=node_id("c"), remote_lkms=None))
+    failed = list[dict[str, object]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
+    context = context_of(his, ssl.PROTOCOL_TLS_CLIENT)
+    reader, writer = await asyncio.open_connection(b.endpoint.address, b.endpoint.port, ssl=context)
+    async with asyncio.timeout(10):
+        await reader.readexactly(4)  # the beginning of b's hello
+        await b.keys.remove_link(BC)
+        writer.write(build(Hello(VERSION, bytes(16))))
+        with suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+    writer.transport.abort()
+    assert not failed and b.keys._peers.session(node_id("c")) is None
+
+
 def _bare(message: StateMessage) -> bytes:
     octets = build_state(message)
     return len(octets).to_bytes(4) + octets
