@@ -142,7 +142,7 @@ class Lack(Message, frozen=True, tag="lack"):
 
 
 class Give(Message, frozen=True, tag="give"):
-    """Blocks that belong to the receiver from now on (none, for an answer: there is nothing to give)."""
+    """Blocks that belong to the receiver from now on."""
 
     link: Id
     blocks: Sequence[Range]

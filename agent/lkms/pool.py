@@ -402,12 +402,14 @@ class Pool(Blocks):
             self._send(Want(self.link))
 
     def wanted(self) -> None:
-        """The other end runs short: gives away half of the own blocks, the youngest, and none of the reserve."""
+        """The other end runs short: gives away half of the own blocks, the youngest, and none of the reserve. To say that
+        there is nothing to give would cost a tag key of the last that there are, each time that it asks."""
         self.asked = False
         if not self.synced:
             return
         whole = sum(not self._blocks[number].cursor for number in self._stock)
-        self._give(self._youngest(max(1, whole // 2)))
+        if numbers := self._youngest(max(1, whole // 2)):
+            self._give(numbers)
 
     def _youngest(self, most: int, octets: float = float("inf"), over: bool = True) -> list[int]:
         """Own blocks that may be given away: of which nothing is used, and without which the reserve and what is kept are
@@ -430,7 +432,7 @@ class Pool(Blocks):
 
     def given(self, message: Give) -> None:
         numbers = [n for n in self._numbers(message.blocks) if n in self._blocks and not self._blocks[n].ours]
-        self._wanted = not numbers  # when there was nothing to give, there is no point in asking again at once
+        self._wanted = not numbers  # who has nothing to give says nothing, and is not asked again at once
         for number in numbers:
             self._theirs_again(self._blocks[number], ours=True)
         self.lacks.here = less(self.lacks.here, sum(self._blocks[number].left for number in numbers))

@@ -124,6 +124,19 @@ def test_scarce_key_does_not_go_to_and_fro() -> None:
     assert gifts < 10
 
 
+def test_an_end_with_nothing_to_give_does_not_say_so() -> None:
+    """Who runs short asks each second; each answer would cost the other one tag key, of the last that it has."""
+    a, b = pair(8)
+    both_add(a, b, 0)
+    a.pool.allocate(8, "stream", "x")  # what is left of it is not given away
+    for now in range(1, 20):
+        b.pool.expire(now, 100)
+        b.pool.want()
+        assert [type(one) for one in b.out] == [Want]
+        a.hear(b.out.popleft(), now)
+        assert not a.out
+
+
 async def test_the_leader_attaches_while_the_ends_meet(net: Net) -> None:
     a, b = await net.node("a"), await net.node("b")
     link = await net.fibre(1, "a", "b")
