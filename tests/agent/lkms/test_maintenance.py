@@ -276,7 +276,7 @@ async def test_a_master_key_that_is_not_in_its_place_is_not_replaced(net: Net) -
     a, _ = await streaming(net)
     source = a.config.master_key
     assert isinstance(source, Path)
-    kept, log = source.rename(source.with_name("kept")), a.config.store.with_name(a.config.store.name + "-wal")
+    kept = source.rename(source.with_name("kept"))
     source.mkdir()  # so that nothing can take its place
     first = await ask(a, "rotate")
     assert name(source.with_name("master.key.next")) == first
@@ -294,7 +294,7 @@ async def test_a_master_key_that_is_not_in_its_place_is_not_replaced(net: Net) -
         await a.crash()
         other.execute("ROLLBACK")
     await a.restart()
-    assert await ask(a, "rotate") == name(source) != first and not log.stat().st_size
+    assert await ask(a, "rotate") == name(source) != first
 
 
 async def test_a_rotation_ends_though_the_log_cannot_be_folded(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
