@@ -54,10 +54,10 @@ class QkdDevice(ABC):
     - `start` returns once the device has accepted the link; connecting to the far end goes on in the background, for as
       long as it takes, and again after every loss. Progress is told through `report`.
     - Both ends deliver the same blocks under the same numbers: `await deliver(number, key)`. Numbers rise, never repeat
-      for the life of a link, and are not below the larger `first_block` of the two ends. A block may be missing at one end.
-      Even numbers belong to one end and odd ones to the other, so both come, in blocks of at least 32 octets, better of
-      4 KiB: each end authenticates what it has to say of the link with key of its own, taken whole from one block.
-      The key is handed over with the call, also when the call is cancelled; the device keeps no copy.
+      for the life of a link, are not below the larger `first_block` of the two ends, and not above 2^62. A block may be
+      missing at one end. Even numbers belong to one end and odd ones to the other, so both come, in blocks of at least 32
+      octets, better of 4 KiB: each end authenticates what it has to say of the link with key of its own, taken whole from
+      one block. The key is handed over with the call, also when the call is cancelled; the device keeps no copy.
     - `deliver` waits while the key store is full: the device then stops generating, it does not pile up.
     - `report` is called on every change worth knowing: running or not, rate by more than a tenth, QBER.
     - `stop` ends generation, wipes what was not delivered and returns when nothing more will be delivered. It may be
