@@ -8,7 +8,8 @@ may come, is decided in agent/lkms; numbers and sizes are bounded here.
 Messages that move state (`StateMessage`) travel in an envelope only, `Tagged`, many in one, under a one-time tag. Outside
 of one stand `Relay`, which has a tag of its own, and *hints*: they ask for something to be said, which is then said in an
 envelope, or tell which key the receiver may try to tag with. Nobody becomes the owner of key, uses key or releases it
-because of a hint: a forged one costs messages with their tags, what is on its way while the ends meet again, or the session.
+because of a hint: a forged one costs messages with their tags, what is on its way while the ends meet again, or the session;
+and an end that is full, and kept from meeting the other, some of its oldest blocks.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,8 @@ are tried again, so that memory and disk never disagree about more than what has
 Sealing: seal.py, master_key.py; every table that holds key stands in `SEALED`, which is all that rotation, `verify` and
 `purge` need to know of it. Overwriting: SQLite's secure_delete zeroes deleted content in the database file, the log is
 truncated every few seconds and at the end; what a flash medium or a copying file system keeps of old blocks, it keeps
-sealed only. A store that is put back from a copy is noticed when the ends meet.
+sealed only. A store that is put back from a copy is noticed when the ends meet, as far as the other end knows of uses that
+this one has forgotten; of a message that left and was lost, nobody does.
 """
 
 import asyncio
