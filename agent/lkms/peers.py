@@ -61,8 +61,6 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._expected is None:
-            self._peers._arriving.add(self)
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.peer = _named(transport, self._expected) or None
@@ -70,6 +68,8 @@ class Session(asyncio.Protocol):
             log.warning("key manager refused peer=%s expected=%s", self.peer or "stranger", self._expected)
             self.close()
             return
+        if self._expected is None:
+            self._peers.arrives(self)
         self._heard = self._loop.time()
         self.send(Hello(VERSION, self.nonces[0]))
         self._tick()
@@ -266,6 +266,12 @@ class Peers:
                     session.close()
             pause = FIRST_RETRY_SECONDS if session is not None and session.ready else min(2 * pause, LAST_RETRY_SECONDS)
             await asyncio.sleep(pause)
+
+    def arrives(self, session: Session) -> None:
+        """Of those of one node that have not said hello, only the last is kept."""
+        for other in [one for one in self._arriving if one.peer == session.peer]:
+            other.close()
+        self._arriving.add(session)
 
     def up(self, session: Session) -> None:
         assert session.peer is not None

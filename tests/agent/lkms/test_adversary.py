@@ -238,6 +238,25 @@ async def test_who_is_no_longer_wanted_when_he_says_hello_is_hung_up_on(net: Net
     assert not failed and b.keys._peers.session(node_id("c")) is None
 
 
+async def test_of_one_node_one_connection_is_kept_that_has_not_said_hello(net: Net) -> None:
+    """However many he opens, and however slowly he says a word on each: descriptors are for others, too."""
+    b = await net.node("b")
+    his = net.config("c").store.parent
+    net.nodes["a"] = b  # whose address c will not dial
+    await b.configure_link(replace(net.physical(BC, "b", "a"), remote_node=node_id("c"), remote_lkms=None))
+    context, writers = context_of(his, ssl.PROTOCOL_TLS_CLIENT), list[asyncio.StreamWriter]()
+    async with asyncio.timeout(10):
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection(b.endpoint.address, b.endpoint.port, ssl=context)
+            writers.append(writer)
+            await reader.readexactly(4)  # the beginning of b's hello
+        assert len(b.keys._peers._arriving) == 1
+        writers[-1].write(build(Hello(VERSION, bytes(16))))
+        await until(lambda: b.keys._peers.session(node_id("c")) is not None)
+    for writer in writers:
+        writer.transport.abort()
+
+
 def _bare(message: StateMessage) -> bytes:
     octets = build_state(message)
     return len(octets).to_bytes(4) + octets
