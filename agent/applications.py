@@ -2,7 +2,7 @@
 
 OPEN_CONNECT joins an entry that is there, or registers with the controller and waits for one. An application is the name
 in its certificate: whoever first opens a stream at this node holds it here, and nobody else gets anything of it. Entries
-and the names in them outlast this process, so an application goes on after a restart without opening again.
+and who holds them outlast this process, so an application goes on after a restart without opening again.
 
 GET_KEY's answers where 004 leaves room: the peer has never come -> 3 after a short wait; Timeout ran out -> 6; rate above
 max_bandwidth, or the key manager cannot -> 2; no such stream for this caller -> 3. A peer that came and closed does not
@@ -147,6 +147,8 @@ class ApplicationTable:
             old.known = None
         else:
             have.attached = None if self._recovering else False
+            held = self._keys.holders(entry.ksid) if self._recovering else {}
+            have.holders = {name: Holder(open=is_open) for name, is_open in held.items()}
         self._streams[entry.ksid] = have
         log.info("application configured ksid=%s admission=%s", entry.ksid, entry.admission)
         return have
@@ -371,6 +373,7 @@ class ApplicationTable:
         have, me = self._held(caller, request.ksid)
         have.holders[me].open = False
         if have.open:  # another client still reads
+            await self._settle(have)
             return CloseReply(Status.SUCCESS)
         if not self._step(have, StreamEvent.CLOSE):
             raise UnknownKeyStream(request.ksid)
@@ -379,7 +382,10 @@ class ApplicationTable:
         return CloseReply(Status.SUCCESS)
 
     def _held(self, caller: frozenset[str], ksid: str) -> tuple[Stream, str]:
-        """The stream and the caller's name, if it holds it here. One from before this process: whoever its entry names."""
+        """The stream and the caller's name, if it holds it here.
+
+        One from before this process that nobody is known to hold, or whose key clients share: whoever its entry names.
+        """
         have = self._streams.get(KeyStreamId(ksid))
         if have is None or have.removed or not have.serves:
             raise UnknownKeyStream(ksid)
@@ -387,7 +393,8 @@ class ApplicationTable:
             if name in caller:
                 return have, name
         name = min(caller & have.readers, default="")
-        if not name or not (have.phase is Phase.RECOVERED or (have.recovered and have.sharing)):
+        free = have.phase is Phase.RECOVERED and not have.holders
+        if not name or not (free or (have.recovered and have.sharing)):
             raise UnknownKeyStream(ksid)
         have.holders[name] = Holder()
         return have, name

@@ -5,6 +5,7 @@ so that it may be called at any time, again after a failure, and from calls and 
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -24,6 +25,8 @@ class StreamKeys(Protocol):
 
     async def configure_stream(self, stream: StreamConfig) -> None: ...
     async def remove_stream(self, ksid: KeyStreamId) -> None: ...
+    def holders(self, ksid: KeyStreamId) -> Mapping[str, bool]: ...
+    async def hold(self, ksid: KeyStreamId, holders: Mapping[str, bool]) -> None: ...
     async def attach(self, ksid: KeyStreamId) -> None: ...
     async def detach(self, ksid: KeyStreamId) -> None: ...
     def peer_attached(self, ksid: KeyStreamId) -> bool: ...
@@ -128,6 +131,9 @@ async def _bring_about(have: Stream, keys: StreamKeys) -> None:
     if have.periods is None:  # before anything is delivered
         have.periods = Periods(datetime.now(UTC), keys.consumed_bits(have.ksid))
     attached = have.phase is Phase.ATTACHED
+    holders = {name: one.open for name, one in have.holders.items()}
+    if holders != keys.holders(have.ksid):  # before anything is delivered to them
+        await keys.hold(have.ksid, holders)
     if have.phase is Phase.RECOVERED or have.attached == attached:
         return
     await (keys.attach if attached else keys.detach)(have.ksid)

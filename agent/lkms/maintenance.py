@@ -87,7 +87,7 @@ def purge(store: Path, links: Collection[LinkId] | None, keeps_ledger: bool) -> 
             count, left = _purge_link(database, link, keeps_ledger)
             blocks, octets = blocks + count, octets + left
         if links is None:
-            for table in (*(one.table for one in SEALED), "streams", "readings", "had"):
+            for table in (*(one.table for one in SEALED), "streams", "readings", "had", "holders"):
                 other += database.execute(f"DELETE FROM {table}").rowcount
         return Purged(blocks, octets, other)
 

@@ -93,6 +93,9 @@ class KeyManager(LinkCalls, StreamCalls, KeyIds, Dispatch, Shortage):
             for chunk in self._saved.chunks.pop(ksid, {}).values():
                 chunk.key.wipe()
             self._store.stream_gone(ksid)
+        for ksid in [ksid for ksid in self._saved.holders if ksid not in streams]:
+            self._saved.holders.pop(ksid)
+            self._store.hold(ksid, {})
         for ksid in [ksid for ksid in {*self._saved.held, *self._saved.stocks} if ksid not in deliveries]:
             self._forget_delivery(ksid)
         await self._store.commit()

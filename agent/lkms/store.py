@@ -17,7 +17,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -63,6 +63,8 @@ CREATE TABLE IF NOT EXISTS chunks (
 CREATE TABLE IF NOT EXISTS readings (
     ksid TEXT, reader TEXT, released INTEGER, highest_read INTEGER, PRIMARY KEY (ksid, reader)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS had (ksid TEXT, number INTEGER, reader TEXT, PRIMARY KEY (ksid, number, reader)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holders (
+    ksid TEXT, application TEXT, open INTEGER, PRIMARY KEY (ksid, application)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (
     ksid TEXT, id TEXT, ours INTEGER, made REAL, hops INTEGER, since REAL, sealed BLOB,
     PRIMARY KEY (ksid, id)) WITHOUT ROWID;
@@ -107,6 +109,7 @@ class Contents:
     streams: dict[KeyStreamId, Progress] = field(default_factory=dict)
     chunks: dict[KeyStreamId, dict[int, StoredChunk]] = field(default_factory=dict)
     readers: dict[KeyStreamId, Readers] = field(default_factory=dict)
+    holders: dict[KeyStreamId, dict[str, bool]] = field(default_factory=dict)
     relays: dict[LinkId, LinkTotals] = field(default_factory=dict)
     held: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
     stocks: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
@@ -246,6 +249,8 @@ class Store:
         for ksid, incarnation, number, made, since, hops, sealed in database.execute("SELECT * FROM chunks"):
             key = self._seal.open(sealed, "chunk", ksid, incarnation, number)
             contents.chunks.setdefault(ksid, {})[number] = StoredChunk(key, made, since, hops)
+        for ksid, application, opened_it in database.execute("SELECT * FROM holders ORDER BY ksid, application"):
+            contents.holders.setdefault(ksid, {})[application] = bool(opened_it)
         for ksid, reader, *indexes in database.execute("SELECT * FROM readings"):
             contents.readers.setdefault(ksid, Readers()).readings[reader] = Reading(*indexes)
         for ksid, number, reader in database.execute("SELECT * FROM had ORDER BY ksid, number"):
@@ -308,6 +313,12 @@ class Store:
         self._note("DELETE FROM streams WHERE ksid = ?", ksid)
         self._note("DELETE FROM ahead WHERE ksid = ?", ksid)
         self.readers_gone(ksid)
+
+    def hold(self, ksid: KeyStreamId, holders: Mapping[str, bool]) -> None:
+        """The applications that have a stream at this end, and whether each has it open, in place of those before."""
+        self._note("DELETE FROM holders WHERE ksid = ?", ksid)
+        for application, is_open in holders.items():
+            self._note("INSERT INTO holders VALUES (?, ?, ?)", ksid, application, is_open)
 
     def reading(self, ksid: KeyStreamId, reader: str, released: int, highest_read: int) -> None:
         self._note("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?)", ksid, reader, released, highest_read)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from abc import ABC
+from collections.abc import Mapping
 from functools import partial
 
 from ..config import LkmsConfig
@@ -74,11 +75,23 @@ class StreamCalls(Core, ABC):
             self._saved.chunks.pop(ksid, None)
             self._saved.readers.pop(ksid, None)
             self._store.stream_gone(ksid)
+        self._saved.holders.pop(ksid, None)
+        self._store.hold(ksid, {})
         self._undelivered.pop(ksid, None)
         self._reading.pop(ksid, None)
         self._forget_drawn(ksid)
         self._choose_peers()
         self._wake(ksid)
+        await self._store.commit()
+
+    def holders(self, ksid: KeyStreamId) -> Mapping[str, bool]:
+        """The applications that have the stream at this end, and whether each has it open, as `hold` was told last."""
+        return self._saved.holders.get(ksid, {})
+
+    async def hold(self, ksid: KeyStreamId, holders: Mapping[str, bool]) -> None:
+        """Notes who has the stream at this end, for after a restart. Raises StorageFailed."""
+        self._saved.holders[ksid] = dict(holders)
+        self._store.hold(ksid, holders)
         await self._store.commit()
 
     async def attach(self, ksid: KeyStreamId) -> None:

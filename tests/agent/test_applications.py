@@ -1,7 +1,7 @@
 """Applications: the table, and two nodes' worth of callers over a key manager that is only its protocol."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -204,6 +204,7 @@ class Keys:
         self.consumed: dict[KeyStreamId, int] = {}
         self.waited: set[KeyStreamId] = set()
         self.allocated: dict[KeyStreamId, int] = {}
+        self.held: dict[KeyStreamId, Mapping[str, bool]] = {}
         self.stock = 10
         self.turned = asyncio.Condition()
 
@@ -212,7 +213,14 @@ class Keys:
 
     async def remove_stream(self, ksid: KeyStreamId) -> None:
         self.streams.pop(ksid, None)
+        self.held.pop(ksid, None)
         await self._attach(ksid, False)
+
+    def holders(self, ksid: KeyStreamId) -> Mapping[str, bool]:
+        return self.held.get(ksid, {})
+
+    async def hold(self, ksid: KeyStreamId, holders: Mapping[str, bool]) -> None:
+        self.held[ksid] = dict(holders)
 
     async def attach(self, ksid: KeyStreamId) -> None:
         await self._attach(ksid, True)
@@ -555,6 +563,32 @@ async def test_after_a_restart_of_the_node_applications_go_on(nodes: tuple[Node,
         await a.get(EVE)
     assert (await a.get(ALICE, index=2))[0] is Status.SUCCESS
     assert a.status is ApplicationStatus.ON
+
+
+async def test_after_a_restart_only_the_holder_is_served(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    a.restart()
+    a.push(entry(a.node))
+    for call in (a.get(BOB), a.close(BOB)):
+        with pytest.raises(UnknownKeyStream):
+            await call
+    with pytest.raises(KeyStreamInUse):
+        await a.open(BOB, ALICE, STREAM)
+    assert (await a.get(ALICE, index=2))[0] is Status.SUCCESS
+
+
+async def test_after_a_restart_a_closed_stream_is_opened_before_it_is_read(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    await a.close(ALICE)
+    a.restart()
+    a.push(entry(a.node))
+    for name in (ALICE, BOB):
+        with pytest.raises(UnknownKeyStream):
+            await a.get(name)
+    assert (await a.open(ALICE, BOB, STREAM))[0] is Status.SUCCESS
+    assert (await a.get(ALICE, index=2))[0] is Status.SUCCESS
 
 
 async def test_get_key_says_why_not(nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,6 +307,23 @@ async def test_a_crash_costs_a_fast_reader_what_was_released_ahead_of_it_and_no_
     audit(net, link_id(1))
 
 
+async def test_who_holds_a_stream_outlasts_a_crash_and_goes_with_the_stream(net: Net) -> None:
+    await line(net, "ab", 8)
+    await open_stream(net, "a", "b", [link_id(1)])
+    a = net.nodes["a"]
+    await a.keys.hold(KSID, {"qkd://a/one": True, "qkd://a/two": True})
+    await a.keys.hold(KSID, {"qkd://a/one": True, "qkd://a/three": False})
+    await a.crash()
+    await a.restart()
+    assert a.keys.holders(KSID) == {"qkd://a/one": True, "qkd://a/three": False}
+    await a.keys.remove_stream(KSID)
+    assert not a.keys.holders(KSID)
+    a.streams.clear()
+    await a.crash()
+    await a.restart()
+    assert not a.keys.holders(KSID)
+
+
 async def test_a_store_that_fails_releases_nothing_and_recovers(net: Net) -> None:
     await line(net, "ab", 8)
     a, b = net.nodes.values()
