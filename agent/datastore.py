@@ -38,7 +38,7 @@ CHECK_SECONDS = 4.0  # within the 5 s after which sysrepo gives a callback up
 NOTIFY_MS = 2_000  # how long one notification may wait for its subscribers
 WAITING_NOTIFICATIONS = 1_000
 _SAVE_AGAIN_SECONDS = 1.0
-_LAST_TRIES = 5
+_SAVE_LAST_SECONDS = (0.1, 0.3, 1.0, 2.0)
 
 
 class Datastore:
@@ -109,7 +109,7 @@ class Datastore:
             await self._in(concern, lambda: None)
         if self._connection is not None:
             if self._unsaved.is_set():
-                await self._save_at_last()
+                await self._save_last()
             await self._in("running", self._close)
         for thread in self._threads.values():
             thread.shutdown(wait=False)
@@ -177,24 +177,24 @@ class Datastore:
             self._unsaved.clear()
             try:
                 await self._in("startup", self._copy_to_startup)
-            except asyncio.CancelledError:
-                self._unsaved.set()  # nobody hears whether it was
-                raise
             except DatastoreFailed as error:
                 log.warning("startup not saved error=%s", error)
                 self._unsaved.set()
                 await asyncio.sleep(_SAVE_AGAIN_SECONDS)
+            except asyncio.CancelledError:  # the thread may not even have begun
+                self._unsaved.set()
+                raise
 
-    async def _save_at_last(self) -> None:
-        for _ in range(_LAST_TRIES):
+    async def _save_last(self) -> None:
+        """Before the end. What cannot be saved within some seconds (somebody has startup locked), the next start saves."""
+        for pause in (*_SAVE_LAST_SECONDS, None):
             try:
                 await self._in("startup", self._copy_to_startup)
-            except DatastoreFailed as error:
-                log.warning("startup not saved error=%s", error)
-                await asyncio.sleep(_SAVE_AGAIN_SECONDS / _LAST_TRIES)
-            else:
                 return
-        log.error("startup is behind running; the next start of the agent makes that good")
+            except DatastoreFailed as error:
+                log.warning("startup not saved at the end again=%s error=%s", pause is not None, error)
+                if pause is not None:
+                    await asyncio.sleep(pause)
 
     def _copy_to_startup(self) -> None:
         with mapped("copying running to startup"):

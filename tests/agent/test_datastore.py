@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -94,6 +95,15 @@ APPLICATION = {
     "backing_qkdl_id": [VIRT],
     "remote_qkdn_id": REMOTE,
 }
+
+
+LOCKER = f"""
+import sys, sysrepo
+with sysrepo.SysrepoConnection() as connection, connection.start_session("startup") as session:
+    with session.locked({yang.NODE!r}):
+        print("locked", flush=True)
+        sys.stdin.read()
+"""
 
 
 class Agent:
@@ -242,6 +252,46 @@ async def test_startup_follows_running(agent: Agent, stranger: Stranger) -> None
     await agent.datastore.stop()
     (link,) = (await stranger.get("startup"))["qkd_links"]["qkd_link"]
     assert link["qkdl_id"] == VIRT
+
+
+async def test_startup_follows_running_when_the_end_comes_before_the_copy(agent: Agent, stranger: Stranger) -> None:
+    """On a busy machine the copy's thread may not have begun when the agent is told to stop."""
+    datastore, gate = agent.datastore, threading.Event()
+    await datastore._in("startup", lambda: None)
+    datastore._threads["startup"].submit(gate.wait, 10)
+    try:
+        await stranger.links(VIRTUAL)
+        await agent.changed()
+        async with asyncio.timeout(5):
+            while datastore._unsaved.is_set():
+                await asyncio.sleep(0)
+            saving = list(datastore._tasks)
+            stopping = asyncio.create_task(datastore.stop())
+            await asyncio.wait(saving)
+    finally:
+        gate.set()
+    await stopping
+    assert (await stranger.get("startup"))["qkd_links"]["qkd_link"][0]["qkdl_id"] == VIRT
+
+
+async def test_a_copy_to_startup_that_fails_at_the_end_is_told_and_made_again(
+    agent: Agent, stranger: Stranger, caplog: pytest.LogCaptureFixture
+) -> None:
+    locker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LOCKER, env=stranger.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert locker.stdin is not None and locker.stdout is not None
+    assert await asyncio.wait_for(locker.stdout.readline(), 10) == b"locked\n"
+    await stranger.links(VIRTUAL)
+    await agent.changed()
+    stopping = asyncio.create_task(agent.datastore.stop())
+    async with asyncio.timeout(10):
+        while "startup not saved at the end" not in caplog.text:
+            await asyncio.sleep(0.01)
+    locker.stdin.close()
+    assert await locker.wait() == 0
+    await stopping
+    assert (await stranger.get("startup"))["qkd_links"]["qkd_link"][0]["qkdl_id"] == VIRT
 
 
 async def test_restart_comes_back_as_configured(prepared: AgentConfig, agent: Agent, stranger: Stranger) -> None:
