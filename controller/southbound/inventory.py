@@ -15,13 +15,14 @@ from typing import Protocol
 from lxml import etree
 
 from ..config import NodeConfig, Timeouts
-from ..errors import BadReply, ControllerError, NodeUnreachable
+from ..errors import BadReply, ControllerError, NodeRefused, NodeUnreachable
 from ..model import NodeId, NodeRecord
 from ..plan import NodeEdit, applied
 from .dialing import connect
 from .editing import build_config
+from .missed import Heard
 from .nodedata import FILTER, NODE, parse_node
-from .notifications import Notification, parse_notification
+from .notifications import Notification
 from .session import NetconfSession
 from .wire import Connection
 
@@ -31,6 +32,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 SETTLE_SECONDS = 0.05  # one read answers all the notifications that come this close to each other
 # After a notification the node is read again this much later each time: an agent notifies before its new state is in.
 SECOND_LOOKS = (0.3, 1.0)
+REPLAY_SECONDS = 5.0  # a node that takes longer to say what was missed has no more
 NOT_CALLED = "it has not called yet"
 AGENT_DOWN = "its agent does not run: there is no operational state"
 
@@ -59,10 +61,13 @@ class ManagedNode:
         self._calls: asyncio.Queue[Connection] = asyncio.Queue(1)
         self._session: NetconfSession | None = None
         self._ears: NetconfSession | None = None  # a second session where notifications cannot share one
+        self._heard, self._replay = Heard(), None
         self._wake = asyncio.Event()
         self._soon: list[float] = []
         self._lost: ControllerError | None = None
         self._reading = asyncio.Lock()
+
+    _replay: asyncio.TimerHandle | None
 
     async def run(self) -> None:
         """Keeps the node connected until cancelled."""
@@ -107,11 +112,29 @@ class ManagedNode:
                 self._ears = await self._second()
             # First subscribe, then read: what happens in between is heard and read, rather than neither.
             if self._ears is not None or ":interleave" in self._session.capabilities:
-                await (self._ears or self._session).create_subscription(namespace=NODE)
+                await self._subscribe(self._ears or self._session)
         await self.refresh()
         self.record = replace(self.record, connected=True)
         log.info("node connected node=%s qkdn_id=%s", self.config.name, self.record.qkdn_id)
         self._listener.node_connected(self.config.name)
+
+    async def _subscribe(self, session: NetconfSession) -> None:
+        """Also to what was said since this node was heard last, where it can replay."""
+        since = self._heard.begin()
+        try:
+            await session.create_subscription(since, NODE)
+        except NodeRefused:
+            if since is None:
+                raise
+            self._heard.end()
+            await session.create_subscription(namespace=NODE)
+        if self._heard.replaying:
+            self._replay = asyncio.get_running_loop().call_later(REPLAY_SECONDS, self._replayed)
+
+    def _replayed(self) -> None:
+        """By now at the latest."""
+        if self._heard.replaying:
+            self._tell(self._heard.end())
 
     async def _open(self, connection: Connection) -> NetconfSession:
         return await NetconfSession.open(
@@ -189,13 +212,14 @@ class ManagedNode:
         return self._session
 
     def _on_notification(self, event: etree._Element) -> None:
-        notification = parse_notification(event)
-        if notification is None:
-            log.debug("notification ignored node=%s name=%s", self.config.name, event.tag)
-            return
-        self._listener.notified(self.config.name, notification)
-        self._soon = list(SECOND_LOOKS)
-        self.wake()
+        log.debug("notification heard node=%s name=%s", self.config.name, event.tag)
+        self._tell(self._heard.event(event))
+
+    def _tell(self, notifications: Sequence[Notification]) -> None:
+        for notification in notifications:
+            self._listener.notified(self.config.name, notification)
+            self._soon = list(SECOND_LOOKS)
+            self.wake()
 
     def _on_lost(self, error: ControllerError) -> None:
         self._lost = self._lost or error
@@ -210,6 +234,8 @@ class ManagedNode:
             log.debug("node not reached node=%s problem=%s", self.config.name, problem)
 
     async def _disconnect(self) -> None:
+        if self._replay is not None:
+            self._replay.cancel()
         sessions, self._session, self._ears = [self._ears, self._session], None, None
         connections, self.connection, self._extra = [self._extra, self.connection], None, None
         for session in sessions:

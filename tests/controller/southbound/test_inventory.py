@@ -17,8 +17,8 @@ from qswitch.controller.model import Endpoint, NodeId
 from qswitch.controller.plan import NodeEdit, link_entries
 from qswitch.controller.southbound.certificates import fingerprint
 from qswitch.controller.southbound.inventory import AGENT_DOWN, Inventory
-from qswitch.controller.southbound.nodedata import NODE as NAMESPACE
-from qswitch.controller.southbound.notifications import Happening
+from qswitch.controller.southbound.nodedata import EXTENSIONS, NODE as NAMESPACE
+from qswitch.controller.southbound.notifications import ApplicationNew, Happening
 
 ALARM = (
     f'<alarm xmlns="{NAMESPACE}"><link><qkdl_id>{link(1)}</qkdl_id><message>no light</message>'
@@ -59,6 +59,38 @@ async def test_a_node_comes_goes_and_comes_back(front: Front, watched: tuple[Inv
     assert await story.next() == "Norte connected"
     await asyncio.to_thread(front.side, "notify", ALARM)
     assert await story.next() == "Norte notified"  # subscribed again
+
+
+def registration(name: str, seconds: int) -> str:
+    return (
+        f'<sdqkdn_application_new xmlns="{NAMESPACE}"><qkd_application><server_app_id>qkd://a/{name}</server_app_id>'
+        f"<client_app_id>qkd://b/{name}</client_app_id>"
+        f'<open_timeout xmlns="{EXTENSIONS}">{1000 * seconds}</open_timeout></qkd_application></sdqkdn_application_new>'
+    )
+
+
+async def test_a_registration_that_nobody_heard_is_told_once_it_can_be(
+    front: Front, watched: tuple[Inventory, Story]
+) -> None:
+    """The NETCONF server was away when an application opened a stream, and the application still waits."""
+    _, story = watched
+    assert await story.next() == "Norte connected"
+    await asyncio.to_thread(front.side, "notify", registration("before", 60))
+    assert await story.next() == "Norte notified"
+    for name in ("one", "two"):
+        assert front.process
+        front.process.kill()
+        front.process.wait(10)
+        assert (await story.next()).startswith("Norte lost")
+        for text in (registration(name, 60), registration("impatient", 0), ALARM):
+            await asyncio.to_thread(front.side, "notify", text)
+        await asyncio.to_thread(front.start)
+        assert {await story.next(), await story.next()} == {"Norte connected", "Norte notified"}
+    await asyncio.to_thread(front.side, "notify", registration("after", 60))
+    assert await story.next() == "Norte notified"
+    heard = [one for one in story.heard if isinstance(one, ApplicationNew)]
+    assert [one.server_app_id for one in heard] == [f"qkd://a/{name}" for name in ("before", "one", "two", "after")]
+    assert all(0 < (one.open_timeout_ms or 0) < 60_000 for one in heard[1:3])
 
 
 async def test_an_edit_shows_at_once_and_in_the_next_read(watched: tuple[Inventory, Story]) -> None:
