@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 
-from applications import Reader, pair
+from applications import QOS, Reader, application, client, pair
 from leaks import in_logs
 
 from qswitch.integration.emulation import Emulation
@@ -87,3 +87,29 @@ async def test_a_story_of_failures(triangle: Emulation) -> None:
     logs = [path.read_bytes() for path in triangle.directory.rglob("*.log")]
     assert any(b" DEBUG " in log for log in logs)
     assert not in_logs(logs, {key for one in drawings for key in one.ends[0].keys.values()})
+
+
+async def test_a_registration_that_nobody_hears_is_answered_once_the_controller_is_back(triangle: Emulation) -> None:
+    names = PAIRS[0]
+    uris = [application(triangle, name)["uri"] for name in names]
+    async with pair(triangle, *names):  # the controller has heard the node
+        pass
+
+    def stored() -> int:
+        files = triangle.home("Alpha").rglob("*.notif.*")
+        return sum(file.read_bytes().count(uris[0].encode()) for file in files)
+
+    before = stored()
+    assert before
+    await triangle.kill("alpha/netconf")
+    async with client(triangle, names[0]) as a:
+        opening = asyncio.create_task(a.open_connect(*uris, QOS))
+        try:
+            async with asyncio.timeout(5):
+                while stored() == before:
+                    await asyncio.sleep(0.01)
+        finally:
+            await triangle.start_process("Alpha", "netconf")
+        opened = await opening
+        assert opened.ksid
+        await a.close(opened.ksid)

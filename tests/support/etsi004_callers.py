@@ -139,7 +139,8 @@ class CallerC:
         return status
 
     def _call(self, service: int, payload: bytes) -> Fields:
-        connection = self._connected()
+        connection = self.who.connect(names_checked=False)
+        self._left.append(connection)
         connection.sendall(frame(self.version, service, payload))
         header = connection.recv(8)  # one read takes octets of one TLS record only
         if len(header) != 8 or header[3] != service + 1:
@@ -150,22 +151,10 @@ class CallerC:
             raise Garbled(f"a payload of {length} octets of which {len(got)} are in its record")
         return Fields(got)
 
-    def _connected(self) -> ssl.SSLSocket:
-        connection = self.who.connect(names_checked=False)
-        self._left.append(connection)
-        return connection
-
     def leave(self) -> None:
         """The process ends."""
         while self._left:
             self._left.pop().close()
-
-
-class SteadyC(CallerC):
-    """Of one connection, so that handshakes do not hide how long an answer takes."""
-
-    def _connected(self) -> ssl.SSLSocket:
-        return self._left[0] if self._left else super()._connected()
 
 
 class CallerP:
