@@ -203,6 +203,8 @@ class Peers:
             await asyncio.wait(tasks)
         if self._server is not None:
             self._server.close()
+            if isinstance(self._server, asyncio.Server):  # whoever is in the handshake is none of the sessions yet
+                self._server.abort_clients()
             self._server = None
 
     @property

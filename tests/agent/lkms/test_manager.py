@@ -307,6 +307,19 @@ async def test_a_crash_costs_a_fast_reader_what_was_released_ahead_of_it_and_no_
     audit(net, link_id(1))
 
 
+async def test_a_connection_in_its_handshake_is_closed_at_the_end(net: Net) -> None:
+    """One that says nothing: no session of ours stands behind it yet."""
+    endpoint = (await net.node("a")).endpoint
+    reader, writer = await asyncio.open_connection(endpoint.address, endpoint.port)
+    server = net.nodes["a"].keys._peers._server
+    async with asyncio.timeout(2):
+        while not server._clients:  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        await net.nodes["a"].keys.stop()
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_who_holds_a_stream_outlasts_a_crash_and_goes_with_the_stream(net: Net) -> None:
     await line(net, "ab", 8)
     await open_stream(net, "a", "b", [link_id(1)])
