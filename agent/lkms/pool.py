@@ -5,29 +5,23 @@ must be said to the other end to `send`, which lets a message go once all that w
 
 - A block is usable when both ends hold it. Its owner takes octets from its front, so that one number, the cursor, says what
   is used; the other end follows when it is told, and whatever it is not told lies between two cursors and is burnt.
-- Keys for tags (tags.py) are taken from the back in the same way, so that a tag key and what its message is about may come
-  from one block and be taken in any order. They need less than other uses: only that the other end holds the block and does
-  not own it, which its Offer tells before the two have met. The last RESERVE octets of what an end owns go to nothing else.
-- Owner is, to begin with, the end with the lower node id for even numbers, the other for odd ones. An owner that is
-  asked may give a block away: it writes that down before it says so and never takes from the block again, so that a
-  lost message leaves a block that belongs to nobody, never to both. Without that, half of the key would be of no use
-  to a one-sided demand.
+- Keys for tags are taken from the back in the same way (tag_keys.py). The last RESERVE octets of what an end owns go to
+  nothing else. Blocks may change their owner (owners.py).
 - The ends meet at the start of each session: the lower asks with all it holds, the other answers. In between neither takes,
   nor believes, anything; so what is on its way from before cannot be mistaken for what comes after.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import count, islice
 
-from qswitch.protocol.lkms import MAX_OFFERED, AnyMessage, Give, Have, Lack, LinkHello, LinkSync, Lost, Offer, Segment, Want
+from qswitch.protocol.lkms import Have, LinkHello, LinkSync, Lost, Segment
 
 from ..errors import PeerViolation
-from ..model import LinkId, NodeId
-from .blocks import REFILL_PERCENT, RESERVE, USUAL_BLOCK, Block, Blocks, Journal, Taken, Totals
+from .blocks import RESERVE, USUAL_BLOCK, Block, Taken, Totals
 from .keys import Key
-from .lacks import Lacks, less
-from .otp import TAG_KEY
-from .ranges import Ranges, TooMany, pack, unpack
+from .lacks import Lacks
+from .ranges import Ranges, pack
+from .tag_keys import MAX_LEAP, Refused, TagKeys
 
 __all__ = ["EPOCHS", "RESERVE", "Block", "Pool", "Refused", "Taken", "Totals"]
 
@@ -36,48 +30,15 @@ EPOCHS = count(1)
 take an answer to its predecessor for one to itself."""
 LOW_OCTETS = 4 * USUAL_BLOCK
 """An end that has less than this asks the other for some of its blocks."""
-MAX_LEAP = 1 << 42
-"""A number further above ours, in an Offer or of a block that a relay brings, is refused: a few lies would use up all
-numbers there are. So far behind no end is that has lost its store, but after years at the highest rates."""
 LAST_NUMBER = 1 << 62
 """No block has a number above this one: a message, and a row of the store, has room for twice as many."""
 
 
-class Refused(Exception):
-    """An allocation of the other end cannot be taken, without anyone's fault: the link is not in step."""
-
-
-class Pool(Blocks):
+class Pool(TagKeys):
     """One end of one link. Every method leaves memory, counters and journal in agreement."""
 
-    def __init__(
-        self,
-        link: LinkId,
-        local: NodeId,
-        remote: NodeId,
-        capacity: int,
-        journal: Journal,
-        send: Callable[[AnyMessage], None],
-        totals: Totals,
-        blocks: Iterable[Block] = (),
-        refill_percent: int = REFILL_PERCENT,
-        reserve: int = RESERVE,
-    ) -> None:
-        super().__init__(link, local < remote, capacity, journal, totals, blocks, refill_percent, reserve)
-        self.local, self.remote, self._send = local, remote, send
-        self.synced = False
-        self.peer_full = False
-        self._epoch = 0
-        self._peer_high = -1
-        self._asked = float("inf")
-        self._wanted = False
-        self.lacks, self.asked = Lacks(link), False  # asked: for blocks that lie idle here
-        self._offered: dict[int, tuple[int, int]] = {}  # what the other end says of own blocks: cursor, end
-        self._offered_high: int | None = None
-        self._heard_since = 0.0
-        self.peer_short = False  # the other end has nothing to tag with
-        self.told_short = False
-        self._told: list[tuple[int, int, int]] | None = None  # what the last Offer of this session said
+    peer_full = False
+    _epoch = 0
 
     # What there is -----------------------------------------------------------------------------------------------------
 
@@ -119,11 +80,6 @@ class Pool(Blocks):
         """Whether a relay may have brought this block: whoever is on the way can give it another number."""
         return number <= self.totals.highest + MAX_LEAP and len(self._blocks) < self._most
 
-    @property
-    def _most(self) -> int:
-        """Blocks that an honest end may hold, or name at once, at most: more than any does."""
-        return 16 * self.capacity + 1000
-
     def have(self, message: Have, now: float = 0.0) -> None:
         if self.peer_full and not message.full:
             for waiting in self._blocks.values():  # for room at the other end, which there is only now
@@ -148,10 +104,6 @@ class Pool(Blocks):
             self._send(Lost(self.link, pack(useless)))
         self._wanted, self._asked = False, float("inf")
 
-    def _come(self, block: Block) -> None:
-        self._usable(block)
-        self.lacks.came(block.left if block.ours else -block.left)
-
     def lost(self, message: Lost) -> None:
         """What the other end burnt is of no use here either."""
         if self.synced:
@@ -161,18 +113,12 @@ class Pool(Blocks):
                     self._burn(self._blocks[number])
             self._write_totals()
 
-    def _numbers(self, ranges: Iterable[tuple[int, int]]) -> list[int]:
-        try:
-            return unpack(list(ranges), self._most) if self.synced else []
-        except TooMany as error:
-            raise PeerViolation(self.remote, f"link {self.link}: {error}") from error
-
     # The two ends meet ---------------------------------------------------------------------------------------------------
 
     def part(self) -> None:
         """The session with the other end is gone: nothing is known of it, nothing may be taken."""
         self._unmeet()
-        self._offered.clear()
+        self._offered = {}
         self._offered_high, self.peer_short, self.told_short, self._told = None, False, False, None
 
     def _unmeet(self) -> None:
@@ -312,168 +258,6 @@ class Pool(Blocks):
         for block in self._blocks.values():
             block.key.wipe()
         self._blocks.clear()
-
-    # Key for tags --------------------------------------------------------------------------------------------------------
-
-    def offer(self, short: bool) -> Offer:
-        """What the other end may tag with: its blocks that are here. The oldest, which it takes first, and the youngest."""
-        self.told_short, self._told = short, self._to_offer()
-        return Offer(self.link, self.totals.highest, self._told, self._offered_high is None, short)
-
-    def _to_offer(self) -> list[tuple[int, int, int]]:
-        there = [(block.number, block.cursor, block.end) for block in self._blocks.values() if not block.ours]
-        return there if len(there) <= MAX_OFFERED else there[: MAX_OFFERED // 2] + there[-MAX_OFFERED // 2 :]
-
-    @property
-    def has_news(self) -> bool:
-        """Whether an Offer would name other blocks than the last one of this session did."""
-        return self._told != self._to_offer()
-
-    def offered(self, message: Offer, now: float) -> None:
-        """A hint, believed for no more than the choice of a block to tag with. Raises PeerViolation for an absurd number."""
-        if message.high > max(self.totals.highest, self._peer_high) + MAX_LEAP:
-            raise PeerViolation(self.remote, f"tells of block {message.high} of link {self.link}, which cannot be")
-        self._heard_since = self._heard_since if self.heard else now
-        self._offered = {number: (cursor, end) for number, cursor, end in message.blocks}
-        self._offered_high, self.peer_short = message.high, message.short
-
-    @property
-    def heard(self) -> bool:
-        """Whether the other end has sent its Offer in this session."""
-        return self._offered_high is not None
-
-    @property
-    def peer_low(self) -> bool:
-        """Whether the other end may need to know of every block that it can tag with."""
-        return not self.synced or self._common - self._own < 2 * self._reserve
-
-    def can_tag(self) -> bool:
-        return self._for_tags() is not None
-
-    def _for_tags(self) -> Block | None:
-        """The oldest own block for a tag key: confirmed, or offered by an end that knows of no use which is unknown here.
-
-        It would know of one if this end's store had been put back from a copy: octets that were a tag's key already.
-        """
-        for number in self._stock:
-            if self._blocks[number].left >= TAG_KEY:
-                return self._blocks[number]
-        for number, (cursor, end) in self._offered.items():
-            block = self._blocks.get(number)
-            if block is not None and block.ours and block.left >= TAG_KEY and cursor <= block.cursor and end >= block.end:
-                return block
-        return None
-
-    def draw(self, keys: int, consumer: str) -> tuple[Segment, Key] | None:
-        """Up to so many tag keys from the back of one block, at most a quarter of it: a session may be short."""
-        block = self._for_tags()
-        if block is None:
-            return None
-        octets = TAG_KEY * max(1, min(keys, block.left // (4 * TAG_KEY)))
-        segment = Segment(self.link, block.number, block.end - octets, octets)
-        key = self._use_back(block, segment, consumer)
-        if self._own < self._reserve:
-            self.want()
-        return segment, key
-
-    def claim_back(self, segment: Segment, consumer: str) -> Key:
-        """Takes tag keys that the other end has drawn, whatever comes of the message; what it passed over is burnt.
-
-        Raises Refused for what is not here, PeerViolation for what it must not take.
-        """
-        _, number, offset, length = segment
-        block = self._blocks.get(number)
-        if block is None:
-            raise Refused(f"block {number} of link {self.link} is not here")
-        if block.ours:
-            raise PeerViolation(self.remote, f"tags with block {number} of link {self.link}, which is not its own")
-        if not length or length % TAG_KEY or offset < block.cursor or offset + length > block.end:
-            raise PeerViolation(self.remote, f"tags with octets of block {number} of link {self.link} that are used")
-        self._trim(block, offset + length)
-        return self._use_back(block, segment, consumer)
-
-    # Blocks change owner -------------------------------------------------------------------------------------------------
-
-    def want(self) -> None:
-        """Asks for some of the other end's blocks, if it has any; once, until something changes."""
-        theirs = self.theirs
-        if self.synced and not self._wanted and 0 < theirs < self._asked:
-            self._wanted, self._asked = True, theirs
-            self._send(Want(self.link))
-
-    def wanted(self) -> None:
-        """The other end runs short: gives away half of the own blocks, the youngest, and none of the reserve. To say that
-        there is nothing to give would cost a tag key of the last that there are, each time that it asks."""
-        self.asked = False
-        if not self.synced:
-            return
-        whole = sum(not self._blocks[number].cursor for number in self._stock)
-        if numbers := self._youngest(max(1, whole // 2)):
-            self._give(numbers)
-
-    def _youngest(self, most: int, octets: float = float("inf"), over: bool = True) -> list[int]:
-        """Own blocks that may be given away: of which nothing is used, and without which the reserve and what is kept are
-        there still. Up to so many, and so many octets, with one that goes beyond them if `over`."""
-        given, total = list[int](), 0
-        for block in (self._blocks[number] for number in reversed(self._stock)):
-            if len(given) == most or total >= octets or (total + block.left > octets and not over):
-                break
-            if not block.cursor and total + block.left <= self.available:
-                given.append(block.number)
-                total += block.left
-        return given
-
-    def _give(self, numbers: list[int]) -> None:
-        octets = sum(self._blocks[number].left for number in numbers)
-        for number in numbers:
-            self._theirs_again(self._blocks[number], ours=False)
-        self.lacks.there = less(self.lacks.there, octets)
-        self._send(Give(self.link, pack(sorted(numbers))))
-
-    def given(self, message: Give) -> None:
-        numbers = [n for n in self._numbers(message.blocks) if n in self._blocks and not self._blocks[n].ours]
-        self._wanted = not numbers  # who has nothing to give says nothing, and is not asked again at once
-        for number in numbers:
-            self._theirs_again(self._blocks[number], ours=True)
-        self.lacks.here = less(self.lacks.here, sum(self._blocks[number].left for number in numbers))
-
-    def _theirs_again(self, block: Block, ours: bool) -> None:
-        known = block.number in self._theirs
-        self._unusable(block.number)
-        block.ours = ours
-        self._journal.block_owner(self.link, block.number, ours)
-        if known:
-            self._theirs.add(block.number)
-            self._usable(block)
-            self.lacks.came(2 * block.left if ours else -2 * block.left)
-
-    def tell(self, lack: Lack, now: float) -> None:
-        """What lacks here, of which the other end is told where that is news. Blocks that lie idle there are asked for with
-        `want`."""
-        idle = self.theirs >= USUAL_BLOCK
-        if self.synced and (news := self.lacks.news(Lack(self.link) if idle else lack, now)) is not None:
-            self._send(news)
-
-    def lacking(self, message: Lack) -> None:
-        if self.synced:
-            self.lacks.there = message
-
-    def give_owed(self) -> None:
-        """To the other end, for what consumers there were promised."""
-        self._give_up_to(self.lacks.there.owed, over=False)
-
-    def give_before(self, priority: int) -> None:
-        """To the other end, before consumers of this importance have theirs; to its equals half of what comes."""
-        self._give_up_to(self.lacks.before(priority), over=self.lacks.there.priority > priority)
-
-    def _give_up_to(self, octets: int, over: bool) -> None:
-        """What cannot be given, being less than a block beside the reserve, is kept until it can be: or whoever is less
-        important would have that of each block."""
-        if octets and (numbers := self._youngest(len(self._stock), octets, over)):
-            octets -= sum(self._blocks[number].left for number in numbers)
-            self._give(numbers)
-        if octets >= (1 if over else USUAL_BLOCK):
-            self.kept = max(self.kept, self._own)
 
     # Use ---------------------------------------------------------------------------------------------------------------
 
