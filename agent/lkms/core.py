@@ -15,11 +15,12 @@ from qswitch.protocol.lkms import AnyMessage, LinkSync, Tagged
 from ..config import LkmsConfig
 from ..model import Endpoint, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId
 from .clock import Clock
+from .contents import Contents
 from .delivery import Delivery
 from .peers import Peers
 from .pool import Pool
 from .relay import Relays
-from .store import Contents, Store
+from .store import Store
 from .streams import Stream
 from .tags import MAX_WAITING, Channel, Item
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from ..config import LkmsConfig
 from ..errors import StorageFailed
+from .contents import SEALED
 from .database import mark, unseal
 from .keys import Key
 from .master_key import describe, find, read, successor, there
 from .seal import SEAL_OCTETS, opened
-from .store import SEALED
 from .streams import Attachment
 
 TELLING_OCTETS = 16

@@ -15,10 +15,10 @@ from pathlib import Path
 from ..config import MasterKeySource
 from ..errors import StorageFailed
 from ..model import LinkId
+from .contents import SCHEMA, SEALED
 from .database import connect, mark, next_opening, take_lock, unseal
 from .master_key import describe, find, follow, make, read, successor, there
 from .seal import SEAL_OCTETS, Seal, change_master
-from .store import SCHEMA, SEALED
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 from applications import QOS, Reader, application, client
 from leaks import in_logs
 
-from qswitch.agent.lkms.store import LedgerRow, ledger
+from qswitch.agent.lkms.contents import LedgerRow, ledger
 from qswitch.integration.emulation import Emulation
 
 SEED = 20261123

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from applications import QOS, application, client, pair, rest_client
 
-from qswitch.agent.lkms.store import LedgerRow, ledger
+from qswitch.agent.lkms.contents import LedgerRow, ledger
 from qswitch.app.errors import RestError, Unreachable
 from qswitch.app.rest import RestClient
 from qswitch.integration.emulation import Emulation

@@ -18,10 +18,10 @@ from key_managers import link_id, material
 from leaks import in_logs
 
 from qswitch.agent.lkms import inspection
+from qswitch.agent.lkms.contents import SEALED, LedgerRow, ledger
 from qswitch.agent.lkms.database import mark, unseal
 from qswitch.agent.lkms.master_key import find
 from qswitch.agent.lkms.seal import opened
-from qswitch.agent.lkms.store import SEALED, LedgerRow, ledger
 
 BURNT, IN_VAIN = "burnt", "relay, of batches lost"
 TELLING = 32  # octets of a block that are looked for

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qswitch.agent.config import LkmsConfig, TlsFiles
+from qswitch.agent.lkms.contents import ledger
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import DeliveryConfig, KeyManager, StreamConfig
-from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import Endpoint, KeyStreamId, LinkConfig, LinkId, LinkType, NodeId
 from qswitch.integration.identities import Authority
 

@@ -18,10 +18,10 @@ import pytest
 from adversary import Middle, Touch, Wire, context_of
 from key_managers import Net, Node, audit, link_id, material, node_id, until
 
+from qswitch.agent.lkms.contents import ledger
 from qswitch.agent.lkms.lines import Parcel
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.relay import Relays
-from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import Endpoint, KeyStreamId, LinkId, NodeId
 from qswitch.protocol.lkms import (
     VERSION,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from key_managers import Net, material, until
 
+from qswitch.agent.lkms.contents import ledger
 from qswitch.agent.lkms.manager import KeyManager, StreamConfig
 from qswitch.agent.lkms.pool import Pool, Totals
-from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import KeyStreamId, LinkId, NodeId
 from qswitch.protocol.lkms import Codec, Give, Have, LinkHello, LinkSync, Lost, ProtocolError, Segment, Want
 

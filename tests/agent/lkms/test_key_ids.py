@@ -10,9 +10,10 @@ from key_managers import Net, Node, audit, link_id, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, StorageFailed, UnknownKeyStream
 from qswitch.agent.lkms import key_ids
+from qswitch.agent.lkms.contents import ledger
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import DeliveryConfig, StreamConfig
-from qswitch.agent.lkms.store import Statement, ledger
+from qswitch.agent.lkms.store import Statement
 from qswitch.agent.model import KeyStreamId, LinkId
 from qswitch.protocol.lkms import KeyAck, KeyAlloc, KeyDrop, KeyHello, KeySync, KeyTaken, Segment
 

@@ -19,10 +19,11 @@ from qswitch.agent.config import LkmsConfig, TlsFiles
 from qswitch.agent.errors import StorageFailed
 from qswitch.agent.lkms import control, inspection, maintenance, master_key
 from qswitch.agent.lkms.ahead import HASTE
+from qswitch.agent.lkms.contents import SEALED, Contents
 from qswitch.agent.lkms.delivery import StoredKey
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.pool import Totals
-from qswitch.agent.lkms.store import SEALED, Contents, Store
+from qswitch.agent.lkms.store import Store
 from qswitch.agent.lkms.streams import PREFETCH_CHUNKS, Progress, StoredChunk
 from qswitch.agent.model import Endpoint, KeyStreamId, LinkId
 

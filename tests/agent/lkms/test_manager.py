@@ -13,10 +13,10 @@ from key_managers import Net, Node, audit, link_id, material, node_id, until
 
 from qswitch.agent.errors import InsufficientKey, InvalidValue, PeerNotConnected, StorageFailed, UnknownKeyStream
 from qswitch.agent.lkms import ahead, inspection, maintenance
+from qswitch.agent.lkms.contents import ledger
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.peers import Session
-from qswitch.agent.lkms.store import ledger
 from qswitch.agent.lkms.tags import MAX_WAITING
 from qswitch.agent.model import KeyStreamId, LinkId
 from qswitch.protocol.lkms import Have, Offer, Ping, Relay, WireMessage

@@ -17,9 +17,9 @@ from campaign_audit import Uses, pieces
 from key_managers import Net, Node, until
 
 from qswitch.agent.errors import NodeError
+from qswitch.agent.lkms.contents import LedgerRow, ledger
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import DeliveryConfig, StreamConfig
-from qswitch.agent.lkms.store import LedgerRow, ledger
 from qswitch.agent.model import KeyStreamId, LinkId
 
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")

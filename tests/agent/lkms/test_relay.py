@@ -8,11 +8,11 @@ from pathlib import Path
 from key_managers import Net, Node, audit, link_id, until
 
 from qswitch.agent.lkms import inspection
+from qswitch.agent.lkms.contents import SEALED
 from qswitch.agent.lkms.database import mark, unseal
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.master_key import find
 from qswitch.agent.lkms.seal import opened
-from qswitch.agent.lkms.store import SEALED
 from qswitch.agent.model import KeyStreamId
 
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from key_managers import Net, Node, link_id, node_id, until
 
+from qswitch.agent.lkms.contents import ledger
 from qswitch.agent.lkms.manager import DeliveryConfig, StreamConfig
 from qswitch.agent.lkms.promises import UNPROMISED, Terms
-from qswitch.agent.lkms.store import ledger
 from qswitch.agent.model import KeyStreamId, LinkId
 
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")
