@@ -141,6 +141,7 @@ class Dispatch(Core, ABC):
                     self._wake(delivery.config.ksid)
         elif isinstance(message, Relay):
             self._relays.on_relay(peer, message, self._now())
+            self._store.soon()  # until that is written, a crash here burns the pads
         elif isinstance(message, RelayNack):
             self._relays.on_nack(peer, message, self._now())
 

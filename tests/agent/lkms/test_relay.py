@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from key_managers import Net, Node, audit, link_id, until
 
-from qswitch.agent.lkms import inspection
+from qswitch.agent.lkms import inspection, store
 from qswitch.agent.lkms.contents import SEALED
 from qswitch.agent.lkms.database import mark, unseal
 from qswitch.agent.lkms.manager import StreamConfig
@@ -57,6 +58,17 @@ async def test_a_next_hop_that_comes_back_soon_costs_nothing(net: Net) -> None:
     assert burnt(a, d) == 0 and a.keys.relay_totals(VIRTUAL).failures == 0
     assert not any(node.seen.alarms for node in net.nodes.values())
     audit(net, VIRTUAL, *map(link_id, (1, 2, 3)))
+
+
+async def test_relayed_key_waits_for_nothing_before_it_is_written(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then a crash of the far end burns the pads it came under: notes of blocks may linger, this one may not."""
+    a, _, c = await line(net, "abc", 400)
+    await net.route(9, *"abc")
+    await until(lambda: a.keys.levels(VIRTUAL).usable_bits == c.keys.levels(VIRTUAL).usable_bits > 8 * 4096 * 62)
+    monkeypatch.setattr(store, "LINGER_SECONDS", 3600.0)
+    await net.route(9, *"abc", bandwidth_bps=2_500_000)  # of which twice as much is kept ready
+    await until(lambda: a.keys.levels(VIRTUAL).usable_bits == c.keys.levels(VIRTUAL).usable_bits > 8 * 4096 * 148)
+    audit(net, VIRTUAL, *map(link_id, (1, 2)))
 
 
 async def test_a_next_hop_that_does_not_come_back_costs_what_was_on_its_way(net: Net) -> None:
