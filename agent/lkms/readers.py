@@ -1,9 +1,9 @@
 """Several clients at one end of a key stream, to whom the same key is given (015: clients_shared_keys_required).
 
 Each of the clients that are named gets each chunk once, at its own pace, and may read the one it got last again until its
-next. A chunk stays until all have had it and gone on, and no longer than TTL, than both ends are open, or than the client
-in front is `LAG` chunks beyond: one that never comes must not keep key for ever. No I/O; what is noted is durable before
-a chunk leaves, as everywhere.
+next. A chunk stays until all have had it and gone on, and no longer than TTL, than both ends are open, or, unless it is the
+one that a client got last, than the client in front is `LAG` chunks beyond: one that never comes must not keep key for ever.
+No I/O; what is noted is durable before a chunk leaves, as everywhere.
 """
 
 from collections.abc import Collection, Iterable
@@ -61,12 +61,12 @@ class Readers:
         return first
 
     def over(self, names: Collection[str], furthest: int) -> list[int]:
-        """Chunks that may go: all have had them and gone on, or they are too far behind."""
+        """Chunks that may go: nobody may read them again, and all have had them or they are too far behind."""
         current = {one.released for reader, one in self.readings.items() if reader in names}
         return [
             index
             for index, had in self.had.items()
-            if index < furthest - LAG or (index not in current and had.issuperset(names))
+            if index not in current and (index < furthest - LAG or had.issuperset(names))
         ]
 
     def forget(self, index: int, ksid: KeyStreamId, journal: ReaderJournal) -> None:

@@ -126,6 +126,21 @@ async def test_one_that_never_comes_keeps_no_key_for_ever(nodes: tuple[Node, Nod
     assert (await read(b, None, "carol"))[0] == 19
 
 
+async def test_one_far_behind_gets_what_nobody_has_had_and_may_ask_again(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "LAG", 10)
+    a, b = nodes
+    at_a = [await read(a, index) for index in range(6)]
+    for index in (0, 30):
+        await read(b, index, "bob")
+    for _ in range(2):
+        assert await read(b, 3, "carol") == at_a[3]
+    assert await read(b, 5, "carol") == at_a[5]
+    assert 3 not in stored(b), "she has gone on"
+    assert await read(b, 2, "bob") == at_a[2], "who went ahead may go back to what was skipped"
+
+
 async def test_ttl_and_the_end_of_the_stream_erase(nodes: tuple[Node, Node]) -> None:
     _, b = nodes
     await read(b, 3, "bob")
