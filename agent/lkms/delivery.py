@@ -102,6 +102,7 @@ class Order:
     sure: bool = True  # when done: needs no commit
     cancelled: bool = False
     wrapped: Mapping[str, Key] | None = None  # keys that are given, to be held by the other end as well
+    told: int = 0  # how often the stock had been told when some of it was taken
 
     @property
     def lacking(self) -> int:
@@ -138,6 +139,7 @@ class Delivery:
     room: int = 0  # keys that the other end takes
     told_room: int = 0
     epoch: int = 0
+    told: int = 0  # how often the other end was told all that is put by
     sent: int = 0
     received: int = 0
     target: int = 0
@@ -197,6 +199,8 @@ class Delivery:
             self._met(message.missing, message.room)
 
     def _put_by(self) -> list[str]:
+        """To tell the other end: what is not among it counts as delivered there."""
+        self.told += 1
         return [*self.ready, *self.doubtful]
 
     def _compare(self, stock: Sequence[str]) -> list[str]:
@@ -265,7 +269,7 @@ class Delivery:
         return len(self.orders) < waiting
 
     def _complete(self, order: Order, from_stock: int) -> None:
-        order.from_stock = list(islice(self.ready, from_stock))
+        order.from_stock, order.told = list(islice(self.ready, from_stock)), self.told
         order.sure = all(map(self.ahead.free, order.from_stock))
         for key_id in order.from_stock:
             order.keys[key_id] = self.ready.pop(key_id)
@@ -375,13 +379,16 @@ class Delivery:
             order.keys |= batch.keys
 
     def cancel(self, order: Order) -> None:
-        """Nobody waits for it any more and none of its keys has left: what was put by is put back, the rest is burnt."""
+        """Nobody waits for it any more and none of its keys has left: what was put by is put back, the rest is burnt.
+
+        So is what was put by when the ends have met meanwhile: the other end erases it in its time.
+        """
         order.cancelled = True
         if order in self.orders:
             self.orders.remove(order)
         if order.done:
             self.consumed -= len(order.keys) * order.octets
-        for key_id in order.from_stock:
+        for key_id in order.from_stock if order.told == self.told else ():
             self.doubtful[key_id] = stored = order.keys.pop(key_id)
             self.journal.key(self.config.ksid, key_id, True, stored)
         if self.synced:
@@ -498,8 +505,10 @@ class Delivery:
         return released
 
     def give_back(self, released: Mapping[str, StoredKey]) -> None:
-        """None of them has left."""
+        """None of them has left. Who asks for a key knows its id: its time runs, if its master has not said so yet."""
+        now = self.clock()
         for key_id, stored in released.items():
+            stored.since = now if stored.since is None else stored.since
             self.held[key_id] = stored
             self.journal.key(self.config.ksid, key_id, False, stored)
             self.consumed -= len(stored.key)

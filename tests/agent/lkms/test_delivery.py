@@ -508,6 +508,44 @@ def test_keys_that_nobody_fetches_are_erased_in_time(machine: Agreement) -> None
     assert set(b.delivery.held) == held - set(machine.got), "what is put by stays"
 
 
+def test_what_the_other_end_takes_for_delivered_is_not_put_back(machine: Agreement) -> None:
+    """A call is given up while its commit is under way, and the ends have met meanwhile: there its time runs."""
+    a, b = machine.both
+    machine.asks(0, 1, USUAL)
+    machine.run()
+    machine.is_served(0)
+    machine.run()
+    for end in (0, 1):
+        order = machine.both[end].delivery.order(1, USUAL)
+        machine.both[end].delivery.target = 4
+        machine.run()
+        (key_id,) = order.keys
+        machine.trouble((), True, False)
+        machine.both[end].delivery.cancel(order)
+        machine.run()
+        assert key_id not in {**machine.both[end].delivery.ready, **machine.both[end].delivery.doubtful}
+        assert key_id not in machine.both[1 - end].delivery.held
+    assert set(a.delivery.ready) <= set(b.delivery.held)
+
+
+def test_a_key_that_was_asked_for_and_not_handed_out_is_erased_in_time(machine: Agreement) -> None:
+    """Even if its master says only in between that it has it."""
+    b = machine.both[1]
+    machine.asks(0, 1, USUAL)
+    machine.run()
+    machine.is_served(0)
+    machine.run()
+    machine.asks(0, 1, USUAL)
+    machine.is_served(0)
+    key_id = list(machine.got)[-1]
+    released = b.delivery.release([key_id])
+    machine.wait(1)
+    machine.run()
+    b.delivery.give_back(released)
+    machine.wait(120)
+    assert key_id not in b.delivery.held
+
+
 def test_a_key_that_was_given_reaches_the_other_end_under_a_pad(machine: Agreement) -> None:
     a, b = machine.both
     keys = {"k1": Key(b"x" * 16), "k2": Key(b"y" * 16)}
