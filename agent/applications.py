@@ -264,7 +264,9 @@ class ApplicationTable:
         if not self._step(have, StreamEvent.OPEN):
             raise UnknownKeyStream(have.ksid)
         mine = have.holders.setdefault(me, Holder(open=False))
-        was_open, mine.open = mine.open and before is Phase.ATTACHED, True
+        if not mine.open or before is not Phase.ATTACHED:
+            mine.opened = False
+        mine.open = True
         have.qos = replace(request.qos, key_chunk_size=request.qos.key_chunk_size or have.qos.key_chunk_size)
         mine.timeout, mine.qos = seconds, have.qos
         if before is not Phase.CONFIGURED and not joins and is_update(have.entry, requested(request.qos)):
@@ -280,12 +282,13 @@ class ApplicationTable:
                 await self._keys.wait_peer_attached(have.ksid)
             chunk_size = await self._agree_chunk_size(have)
         except BaseException:
-            if not was_open:
+            if not mine.opened:
                 self._undo_open(have, me, request)
                 await self._withdrawn(have)
             raise
         finally:
             mine.opening -= 1
+        mine.opened = True
         have.peer_seen |= self._keys.peer_attached(have.ksid)
         log.info("application open ksid=%s application=%s peer=%s", have.ksid, me, have.peer_seen)
         status = Status.SUCCESS if have.peer_seen else Status.PEER_ABSENT

@@ -47,6 +47,7 @@ class Holder:
     """An application that has the stream at this node: one, unless clients share its key."""
 
     open: bool = True  # until it closes
+    opened: bool = True  # by a call that succeeded, and not closed since
     qos: StreamQos = _UNSPECIFIED
     timeout: float = DEFAULT_TIMEOUT_SECONDS
     last_index: int | None = None

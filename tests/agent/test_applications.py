@@ -680,3 +680,33 @@ async def test_a_minimum_that_is_not_held_is_told_once_and_when_it_is_again(
         a.table.refresh()
     unmet = ApplicationQosUpdate(STREAM, Qos(min_bandwidth_bps=60_000), unmet_min_bps=100_000)
     assert a.said[before:] == [unmet, ApplicationQosUpdate(STREAM, promised)]
+
+
+async def test_calls_for_one_stream_that_all_fail_leave_nothing_attached(nodes: tuple[Node, Node]) -> None:
+    """As of an application that asks again while its first call waits."""
+    a, b = nodes
+    for node in nodes:
+        node.push(entry(node.node))
+    first = asyncio.ensure_future(a.open(ALICE, BOB, STREAM, StreamQos(timeout=50)))
+    await asyncio.wait({first}, timeout=0.01)
+    with pytest.raises(TimedOut):
+        await a.open(ALICE, BOB, STREAM, StreamQos(timeout=100))
+    assert isinstance(first.exception(), TimedOut)
+    assert STREAM not in a.keys.attached and not b.keys.peer_attached(STREAM)
+
+
+async def test_a_call_that_fails_takes_nothing_from_one_that_succeeded(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    for node in nodes:
+        node.push(entry(node.node))
+    first, second = (asyncio.ensure_future(a.open(ALICE, BOB, STREAM)) for _ in range(2))
+    await asyncio.wait({first, second}, timeout=0.01)
+    second.cancel()
+    assert (await b.open(BOB, ALICE, STREAM))[0] is (await first)[0] is Status.SUCCESS
+    await b.close(BOB)
+    b.table.refresh()
+    again = asyncio.ensure_future(a.open(ALICE, BOB, STREAM))
+    await asyncio.sleep(0)
+    again.cancel()
+    await asyncio.wait({second, again})
+    assert STREAM in a.keys.attached and (await a.get(ALICE))[0] is Status.SUCCESS
