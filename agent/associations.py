@@ -278,9 +278,18 @@ class AssociationTable:
     async def _take(
         self, caller: frozenset[str], master: str, slaves: Sequence[str], number: int, octets: int, paths: int
     ) -> dict[str, Key]:
-        """One link makes the keys; every further node is sent them under a pad of its own link."""
         pairs = [await self._admitted(caller, master, slave, paths) for slave in slaves]
-        self._check_rates(pairs, 8 * number * octets)
+        bits = 8 * number * octets
+        buckets = self._check_rates(pairs, bits)
+        try:
+            return await self._make(pairs, number, octets)
+        except BaseException:
+            for bucket in buckets:
+                bucket.take(-bits)
+            raise
+
+    async def _make(self, pairs: Sequence[KeyStreamId], number: int, octets: int) -> dict[str, Key]:
+        """One link makes the keys; every further node is sent them under a pad of its own link."""
         first, *others = sorted(pairs, key=lambda ksid: ksid.startswith(LOCAL))
         keys = await self._keys.take_keys(first, number, octets)
         try:
@@ -293,8 +302,9 @@ class AssociationTable:
             raise
         return keys
 
-    def _check_rates(self, ksids: Collection[KeyStreamId], bits: int) -> None:
-        """Raises InsufficientKey for a pair that asks faster than its entry's max_bandwidth; bursts of a second pass."""
+    def _check_rates(self, ksids: Collection[KeyStreamId], bits: int) -> list[Bucket]:
+        """What the bits were taken from. Raises InsufficientKey for a pair that asks faster than its entry's max_bandwidth;
+        bursts of a second pass."""
         now = asyncio.get_running_loop().time()
         limited = [
             (pair, rate)
@@ -304,8 +314,10 @@ class AssociationTable:
         for pair, rate in limited:
             if not pair.bucket.has(min(bits, rate), rate, now):
                 raise InsufficientKey(f"this pair just now: its max_bandwidth is {rate} bit/s")
-        for pair, _ in limited:
-            pair.bucket.take(bits)
+        buckets = [pair.bucket for pair, _ in limited]
+        for bucket in buckets:
+            bucket.take(bits)
+        return buckets
 
     async def _withdraw(self, pairs: Collection[KeyStreamId], key_ids: Collection[str]) -> None:
         for ksid in pairs:

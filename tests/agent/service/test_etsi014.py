@@ -405,6 +405,17 @@ async def test_who_asks_faster_than_admitted_is_refused(world: World) -> None:
     assert await a.enc("b-2"), "another pair goes on"
 
 
+async def test_what_was_not_delivered_counts_for_no_rate(impatient: World) -> None:
+    world = impatient
+    a, ksid = await world.client("a-1"), pair_id(SAES["a-1"], SAES["b-1"])
+    assert len(await a.enc("b-1", "?number=20")) == 20, "more are not held"
+    world.entries[ksid] = replace(world.entries[ksid], qos=Qos(max_bandwidth_bps=256))
+    world.apply()
+    for _ in range(2):
+        full = await a("GET", build_path("b-1", Method.ENC_KEYS) + "?number=20")
+        assert full.status == 503 and "0 could be had" in full.json["message"]
+
+
 async def test_what_is_missing_is_said(impatient: World) -> None:
     world = impatient
     a = await world.client("a-1")
