@@ -341,6 +341,9 @@ class ApplicationTable:
         chunk = self._keys.chunk_at_once(have.ksid, index, me) if have.settled else None
         if chunk is None:
             chunk = await self._wait_chunk(have, me, index)
+            if self._streams.get(have.ksid) is not have or have.holders.get(me) is not mine:  # the entry is another's now
+                chunk.key.wipe()
+                raise UnknownKeyStream(have.ksid)
         if not again:
             mine.bucket.take(8 * len(chunk.key))
         mine.last_index = chunk.index

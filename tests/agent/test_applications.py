@@ -207,6 +207,7 @@ class Keys:
         self.held: dict[KeyStreamId, Mapping[str, bool]] = {}
         self.stock = 10
         self.turned = asyncio.Condition()
+        self.more = asyncio.Event()  # than the stock
 
     async def configure_stream(self, stream: StreamConfig) -> None:
         self.streams[stream.ksid] = stream
@@ -255,7 +256,7 @@ class Keys:
 
     async def get_chunk(self, ksid: KeyStreamId, index: int | None, reader: str) -> Chunk:
         if (index or 0) >= self.stock:
-            await asyncio.Event().wait()
+            await self.more.wait()
         size = self.chunk_size(ksid)
         self.consumed[ksid] = self.consumed.get(ksid, 0) + 8 * size
         return Chunk(index or 0, Key(bytes([index or 0]) * size), 12, 3)
@@ -710,3 +711,16 @@ async def test_a_call_that_fails_takes_nothing_from_one_that_succeeded(nodes: tu
     again.cancel()
     await asyncio.wait({second, again})
     assert STREAM in a.keys.attached and (await a.get(ALICE))[0] is Status.SUCCESS
+
+
+async def test_who_is_named_no_longer_gets_nothing_that_it_waited_for(nodes: tuple[Node, Node]) -> None:
+    a, b = nodes
+    await opened(a, b)
+    waits = asyncio.ensure_future(b.get(BOB, index=10))
+    await asyncio.wait({waits}, timeout=0.01)
+    b.push(entry(b.node, client_app_ids=(EVE,)))
+    assert (await b.open(EVE, ALICE, STREAM))[0] is Status.SUCCESS
+    b.keys.more.set()
+    with pytest.raises(UnknownKeyStream):
+        await waits
+    assert (await b.get(EVE, index=10))[0] is Status.SUCCESS
