@@ -17,7 +17,7 @@ from .lkms.manager import Chunk, StreamConfig
 from .lkms.promises import Terms
 from .model import ApplicationConfig, ApplicationType, KeyStreamId, NodeId
 from .periods import Periods
-from .stream_rules import DEFAULT_TIMEOUT_SECONDS, JSON, KEPT, Bucket, Phase, members, sharing
+from .stream_rules import DEFAULT_TIMEOUT_SECONDS, JSON, KEPT, Bucket, Phase, home, members, sharing
 
 
 class StreamKeys(Protocol):
@@ -90,8 +90,9 @@ class Stream:
 
     @property
     def readers(self) -> frozenset[str]:
-        """Who may have the stream here: all of these where they share it, else one of these."""
-        return self.sharing or members(self.entry)
+        """Who may have the stream here: all of these where they share it, else one of these. Who lives at the other node
+        has no part in it at this one."""
+        return self.sharing or frozenset(one for one in members(self.entry) if home(one) != self.entry.remote_node)
 
     @property
     def open(self) -> bool:

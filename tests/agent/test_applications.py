@@ -715,12 +715,28 @@ async def test_a_call_that_fails_takes_nothing_from_one_that_succeeded(nodes: tu
 
 async def test_who_is_named_no_longer_gets_nothing_that_it_waited_for(nodes: tuple[Node, Node]) -> None:
     a, b = nodes
+    carol = f"qkd://{NODES[1]}/carol"
     await opened(a, b)
     waits = asyncio.ensure_future(b.get(BOB, index=10))
     await asyncio.wait({waits}, timeout=0.01)
-    b.push(entry(b.node, client_app_ids=(EVE,)))
-    assert (await b.open(EVE, ALICE, STREAM))[0] is Status.SUCCESS
+    b.push(entry(b.node, client_app_ids=(carol,)))
+    assert (await b.open(carol, ALICE, STREAM))[0] is Status.SUCCESS
     b.keys.more.set()
     with pytest.raises(UnknownKeyStream):
         await waits
-    assert (await b.get(EVE, index=10))[0] is Status.SUCCESS
+    assert (await b.get(carol, index=10))[0] is Status.SUCCESS
+
+
+async def test_the_peer_takes_no_application_s_place_at_its_node(nodes: tuple[Node, Node]) -> None:
+    """Whoever comes with the peer's certificate, before the application opened or after the node has restarted."""
+    a, b = nodes
+    for node in nodes:
+        node.push(entry(node.node))
+    with pytest.raises(KeyStreamInUse):
+        await a.open(BOB, ALICE, STREAM, StreamQos(timeout=50))
+    await opened(a, b)
+    a.restart()
+    a.push(entry(a.node))
+    with pytest.raises(UnknownKeyStream):
+        await a.get(BOB)
+    assert (await a.get(ALICE))[0] is Status.SUCCESS
