@@ -36,11 +36,14 @@ class LinkCalls(Core, ABC):
         )
 
     async def configure_link(self, link: LinkConfig) -> None:
-        """Also with a changed configuration: other hops of a virtual link hold for key that is made from now on."""
-        self._configs[link.link] = link
+        """Also with a changed configuration: other hops of a virtual link hold for key that is made from now on.
+
+        When its key is to come over more paths, that which came over fewer is erased: a node between knows it.
+        """
+        had, self._configs[link.link] = self._configs.get(link.link, link), link
         remote = far_end(link)
         pool = self._pools.get(link.link)
-        if pool is not None and pool.remote != remote:
+        if pool is not None and (pool.remote != remote or len(had.components) < len(link.components)):
             self._remove_pool(link.link)
             pool = None
         if link.type is LinkType.VIRTUAL:

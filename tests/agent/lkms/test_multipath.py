@@ -258,6 +258,20 @@ async def test_another_path_takes_over(net: Net) -> None:
     audit(net, *map(link_id, (*range(1, 7), 90)))
 
 
+async def test_what_fewer_paths_brought_is_burnt_when_there_are_to_be_more(net: Net) -> None:
+    """A node between knows it, and whoever asks for more paths is to be served from the link."""
+    await star(net, 150)
+    link = await net.route(90, "a", "b", "e")
+    for routes in (("abe", "ace"), ROUTES):
+        await until(lambda: len(stored(net, "a", link).keys() & stored(net, "e", link).keys()) > 4)
+        known = {*stored(net, "a", link).values(), *stored(net, "e", link).values()}
+        await net.paths(90, *routes)
+        assert known and not known & {*stored(net, "a", link).values(), *stored(net, "e", link).values()}
+    await open_stream(net, "a", "e", link)
+    assert await read(net, "a", 0) == await read(net, "e", 0)
+    assert not any(node.seen.alarms for node in net.nodes.values())
+
+
 def test_a_component_has_no_store() -> None:
     config = LinkConfig(link_id(1), LinkType.VIRTUAL, remote_node=node_id("b"), next_hops=(node_id("b"),))
     assert far_end(config) == node_id("b")
