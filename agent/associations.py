@@ -209,8 +209,9 @@ class AssociationTable:
         if not idle:
             raise NoConnection(f"another pair at this node: {MAX_LOCAL} have keys that nobody has fetched")
         for ksid in idle:
-            self._local.discard(ksid)
-            await self._keys.remove_delivery(ksid)
+            if not self._keys.held_keys(ksid):  # still: it may have been asked for meanwhile
+                self._local.discard(ksid)
+                await self._keys.remove_delivery(ksid)
 
     # Who is who --------------------------------------------------------------------------------------------------------
 

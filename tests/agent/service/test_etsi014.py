@@ -287,6 +287,17 @@ async def test_pairs_of_one_node_do_not_fill_its_memory(world: World, monkeypatc
     assert full.status == 503 and "nobody has fetched" in full.json["message"]
 
 
+async def test_room_for_a_pair_costs_none_that_is_asked_for_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(associations, "MAX_LOCAL", 4)
+    table, master = world.tables["a"], frozenset({SAES["a-1"]})
+    slaves = [f"qkd://{node_id('a')}/{number}" for number in range(5)]
+    for slave in slaves[:4]:
+        await table.status(master, slave)
+    made = await asyncio.gather(*(table.enc_keys(master, [slave], 1, 32) for slave in (slaves[4], *slaves[:4])))
+    for slave, keys in zip((slaves[4], *slaves[:4]), made, strict=True):
+        assert await table.dec_keys(frozenset({slave}), SAES["a-1"], [key_id for key_id, _ in keys]) == keys
+
+
 async def test_one_key_for_several_at_several_nodes(world: World) -> None:
     a = await world.client("a-1")
     body = {"number": 2, "additional_slave_SAE_IDs": ["b-2", "a-2", "a-1"]}
