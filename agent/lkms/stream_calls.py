@@ -5,6 +5,7 @@ import logging
 import random
 from abc import ABC
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 
 from ..config import LkmsConfig
@@ -150,8 +151,8 @@ class StreamCalls(Core, ABC):
         to have it, and all this is said of that one. Raises UnknownKeyStream; InvalidValue for a chunk that is gone;
         InsufficientKey for one too far ahead; PeerNotConnected once the peer has closed; StorageFailed.
         """
-        locks = self._reading.setdefault(ksid, {})
-        async with locks.setdefault(reader, asyncio.Lock()):  # of two calls for the next one, neither may skip it
+        lock = self._reading.setdefault(ksid, {}).setdefault(reader, asyncio.Lock())
+        async with lock if index is None else nullcontext():  # of two calls for the next one, neither may skip it
             while True:
                 have = self._stream(ksid)
                 if self._store.failing is not None:

@@ -121,6 +121,19 @@ async def test_reading_again_ahead_and_too_far(net: Net) -> None:
         await b.keys.get_chunk(KeyStreamId("none"), 0)
 
 
+async def test_a_call_that_waits_for_a_chunk_holds_up_none_for_another(net: Net) -> None:
+    await line(net, "ab", 4)
+    await open_stream(net, "a", "b", [link_id(1)])
+    a, b = net.nodes.values()
+    assert (await read(a, 0))[0] == 0
+    waits = asyncio.create_task(a.keys.get_chunk(KSID, 900))
+    await until(lambda: KSID in a.keys._waiters)
+    assert (await read(a, 0))[1] == (await read(b, 0))[1] and (await read(a, 3))[1] == (await read(b, 3))[1]
+    assert not waits.done()
+    await net.feed(link_id(1), "a", "b", 20)
+    assert (await waits).key == Key((await read(b, 900))[1])
+
+
 async def test_the_ends_agree_on_the_size_that_was_named_first(net: Net) -> None:
     await line(net, "ab", 8)
     a, b = net.nodes.values()
