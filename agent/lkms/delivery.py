@@ -102,7 +102,7 @@ class Order:
     sure: bool = True  # when done: needs no commit
     cancelled: bool = False
     wrapped: Mapping[str, Key] | None = None  # keys that are given, to be held by the other end as well
-    told: int = 0  # how often the stock had been told when some of it was taken
+    told: int = 0  # the delivery's `told` when some of the stock was taken
 
     @property
     def lacking(self) -> int:
@@ -139,7 +139,7 @@ class Delivery:
     room: int = 0  # keys that the other end takes
     told_room: int = 0
     epoch: int = 0
-    told: int = 0  # how often the other end was told all that is put by
+    told: int = 0  # rises when the other end is told all that is put by, and when it has answered
     sent: int = 0
     received: int = 0
     target: int = 0
@@ -220,6 +220,7 @@ class Delivery:
                 self.journal.key_gone(self.config.ksid, key_id)
         self.ready |= self.doubtful
         self.doubtful.clear()
+        self.told += 1  # what was taken meanwhile was not looked for among what is missing
         self.taken.clear()  # the comparison has told
         self.sent = self.received = 0
         self.synced, self.room = True, room

@@ -528,6 +528,25 @@ def test_what_the_other_end_takes_for_delivered_is_not_put_back(machine: Agreeme
     assert set(a.delivery.ready) <= set(b.delivery.held)
 
 
+def test_what_the_other_end_has_lost_is_not_put_back(machine: Agreement) -> None:
+    """It says so while a call has the key, which is given up then."""
+    a, b = machine.both
+    machine.asks(0, 1, USUAL)
+    machine.run()
+    machine.is_served(0)
+    machine.run()
+    (key_id,) = list(a.delivery.ready)[:1]
+    b.delivery.held.pop(key_id)
+    machine.connect()
+    order = a.delivery.order(1, USUAL)
+    a.delivery.serve()
+    assert list(order.keys) == [key_id] and not a.delivery.synced
+    machine.run()
+    assert a.delivery.synced
+    a.delivery.cancel(order)
+    assert key_id not in {**a.delivery.ready, **a.delivery.doubtful}
+
+
 def test_a_key_that_was_asked_for_and_not_handed_out_is_erased_in_time(machine: Agreement) -> None:
     """Even if its master says only in between that it has it."""
     b = machine.both[1]
