@@ -238,6 +238,9 @@ class _ReceivedKey(msgspec.Struct, frozen=True):
     key_ID: str
     key: bytes  # Base64 in JSON
 
+    def __repr__(self) -> str:
+        return f"<key {self.key_ID}>"
+
 
 class _Container(msgspec.Struct, frozen=True):
     keys: list[_ReceivedKey]
