@@ -74,6 +74,7 @@ class Audit:
         self.unheld = [*self._received.unheld, *self._unknown_to_the_other()]
         self.relayed, self.disclosed = self._relayed()
         self.told = self._told()
+        self.unrecorded = sum(self._unrecorded(name) for name in self._plans)
         self.disorder = [line for plan in self._plans.values() for line in inspection.verify(plan.config, False).problems]
 
     # Ledgers ---------------------------------------------------------------------------------------------------------------
@@ -94,6 +95,16 @@ class Audit:
     def _generated(plan: Plan, link: str) -> int:
         with closing(sqlite3.connect(f"file:{plan.config.store}?mode=ro", uri=True)) as database:
             return int(database.execute("SELECT generated FROM links WHERE link = ?", (link,)).fetchone()[0])
+
+    def _unrecorded(self, name: str) -> int:
+        """Octets that a node has used or burnt by its totals, and not by its ledger, or the other way about."""
+        missing = 0
+        with closing(sqlite3.connect(f"file:{self._plans[name].config.store}?mode=ro", uri=True)) as database:
+            for link, consumed, burnt in database.execute("SELECT link, consumed, burnt FROM links"):
+                rows = self._rows[link, name]
+                recorded = [sum(row.length for row in rows if (row.kind == BURNT) is lost) for lost in (False, True)]
+                missing += abs(consumed - recorded[0]) + abs(burnt - recorded[1])
+        return missing
 
     def _count(self, found: LinkFigures, octets: int, here: list[LedgerRow], there: list[LedgerRow]) -> None:
         used = [row for row in (*here, *there) if row.kind != BURNT]
@@ -241,6 +252,7 @@ class Audit:
         figures = self.links.values()
         return {
             "key bits used twice": 8 * sum(one.twice + one.differing for one in figures),
+            "octets whose use a ledger lacks": self.unrecorded,
             "keys delivered twice": self._received.twice,
             "mismatched keys": self.mismatched + self.strange,
             "unreleased keys leaked": len(self.unheld),
