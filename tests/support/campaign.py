@@ -40,7 +40,8 @@ from qswitch.protocol.etsi004 import Qos
 PAUSE_SECONDS = 2.0  # between two blows, at most
 STUCK_SECONDS = 8.0  # a chunk that does not come for so long is given up, and that is counted
 ON_DISKS = "bd"  # nodes whose disk can be filled; the others write to a real one
-PROBED = 3  # of so many keys that come, it is looked up for one whether the other end has it on its disk
+REST_SECONDS = 0.03  # an application leaves the machine to the others: one that is busy is slow to commit
+PROBED = 8  # of so many keys that come, it is looked up for one whether the other end has it on its disk
 
 
 class Kind(StrEnum):
@@ -51,8 +52,8 @@ class Kind(StrEnum):
     ROTATION = "killed while the master key is rotated"
 
 
-VICTIMS = (*NODES, *NODES, "ab", "bc", "cd", "ac", "ad", "bc", "abcd")
-"""One end of a link, both, the relay nodes, all."""
+VICTIMS = (*NODES, "ab", "bc", "cd", "ac", "ad", "bd", "abc", "bcd", "abcd")
+"""One end of a link, both, the relay nodes, all: two of four on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,12 @@ def blows(count: int, seed: int, pause: float = PAUSE_SECONDS) -> list[Blow]:
     kinds += [*[Kind.FULL] * max(1, count // 25), *[Kind.ROTATION] * max(1, count // 25)]
     kinds += [Kind.KILL] * (count - len(kinds))
     luck.shuffle(kinds)
+    rounds, rest = divmod(count, len(VICTIMS))
+    victims = [*VICTIMS * rounds, *luck.sample(VICTIMS, rest)]
+    luck.shuffle(victims)
     return [
-        Blow(one, luck.choice(VICTIMS), luck.uniform(0, pause), luck.uniform(0, 0.4), luck.getrandbits(32)) for one in kinds
+        Blow(kind, who, luck.uniform(0, pause), luck.uniform(0, 0.4), luck.getrandbits(32))
+        for kind, who in zip(kinds, victims, strict=True)
     ]
 
 
@@ -180,7 +185,7 @@ class Campaign:
         pipe = asyncio.subprocess.PIPE
         self._zygote = await asyncio.create_subprocess_exec(sys.executable, program, stdin=pipe, stdout=pipe)
         try:
-            self._plan(16_000_000 + 700_000 * count)
+            self._plan(64_000_000 + 700_000 * count)
             for one in self.nodes.values():
                 await self._start(one)
             yield
@@ -349,7 +354,7 @@ class Campaign:
                 got[chunk.index] = bytes(chunk.key)
                 self._look_at(there, flow, chunk.index)
                 index, since = chunk.index + 1, time.monotonic()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(REST_SECONDS)
 
     async def _until[T](self, call: Callable[[], Awaitable[T]]) -> T | None:
         while not self._ending:
@@ -375,7 +380,7 @@ class Campaign:
                         self._keep(flow, flow.one, key_id, bytes(key))
                         self._look_for(flow, key_id)
                     queue.put_nowait(list(keys))
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(2 * REST_SECONDS)
         for queue in told:
             queue.put_nowait([])
 

@@ -49,7 +49,7 @@ NODES = "abcd"
 FIBRES = {1: "ab", 2: "bc", 3: "cd"}
 ROUTES = {8: "abc", 9: "abcd"}
 """Virtual links: over one relay node, and over two."""
-BLOCK, BEATS_PER_SECOND = 4096, 20
+BLOCK, BEATS_PER_SECOND = 8192, 30
 PR_SET_PDEATHSIG = 1
 
 
@@ -85,7 +85,13 @@ class Flow:
         )
 
 
-STREAMS = (Flow("a", "b", 1), Flow("c", "d", 3), Flow("a", "c", 8, size=256), Flow("a", "d", 9, size=512))
+STREAMS = (
+    Flow("a", "b", 1, size=4096),
+    Flow("b", "c", 2, size=4096),
+    Flow("c", "d", 3, size=4096),
+    Flow("a", "c", 8, size=1024),
+    Flow("a", "d", 9, size=2048),
+)
 PAIRS = (Flow("b", "c", 2, "014"), Flow("d", "a", 9, "014"), Flow("c", "a", 8, "014"))
 SHARED = tuple(Flow("a", other, number, "014") for other, number in (("b", 1), ("c", 8), ("d", 9)))
 """Keys that `a` asks for once, for applications at three other nodes."""
