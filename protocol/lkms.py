@@ -163,17 +163,23 @@ class StreamHello(Message, frozen=True, tag="stream-hello"):
 
 
 class StreamSync(Message, frozen=True, tag="stream-sync"):
-    """From the leader: how the stream stands. 0 as chunk size: not known yet. Until the answer nothing else counts."""
+    """From the leader: how the stream stands. 0 as chunk size: not known yet. Until the answer nothing else counts.
+
+    An odd incarnation began with both applications anew, and counts chunks from 0; an even one began since an end has lost
+    the one before, and counts from where either end had come to: from `first`, or from more, which the answer tells.
+    """
 
     ksid: Id
     epoch: Number
     incarnation: Number
     chunk_size: Size
     attachment: Attachment
+    first: Index
 
 
 class StreamState(Message, frozen=True, tag="stream-state"):
-    """The follower's answer: it holds, or held, all chunks below `next_index` of this incarnation, and no other."""
+    """The follower's answer: it holds, or held, all chunks below `next_index` of this incarnation, and no other. `anew`: it
+    has not heard of this incarnation before, or has lost it."""
 
     ksid: Id
     epoch: Number
@@ -181,14 +187,17 @@ class StreamState(Message, frozen=True, tag="stream-state"):
     attachment: Attachment
     next_index: Index
     upto: Index
+    anew: bool
 
 
 class Attach(Message, frozen=True, tag="attach"):
-    """The application at the sender's end: 0 never came, 1 is connected, 2 has closed."""
+    """The application at the sender's end: 0 never came, 1 is connected, 2 has closed. `heard`: so many of these messages
+    came from the follower since the ends met."""
 
     ksid: Id
     attachment: Attachment
     chunk_size: Size
+    heard: Number = 0
 
 
 class Need(Message, frozen=True, tag="need"):

@@ -8,8 +8,9 @@ releases what it holds durably.
 Messages of a session arrive in order, so what the follower holds of the sequence is always a beginning of it, and one
 number says which. When the ends meet (a new session, or an extension that the follower could not take), the leader
 burns what the follower does not know of and goes on from there with other key. An *incarnation* is one life of the
-stream at both ends: who has lost it, or finds both applications gone and one come back, starts another with chunk 0,
-and nothing of the two is ever mixed up.
+stream at both ends, and nothing of two is ever mixed up. When both applications are gone and one comes back, another begins
+with chunk 0; a follower whose application does waits for the leader's word whether that is so. When an end has lost the one
+before, its numbers go on: an application that has read a chunk at one end does not find another under its number.
 
 Each end hands out each chunk once; only the chunk released last can be read again (its reply may have been lost), until the
 next one is released. Skipped chunks stay readable until TTL or until both applications have closed. Where
@@ -133,6 +134,10 @@ class Stream:
     wanted: int = 0  # chunks below are wanted by an application of either end
     asked: int = 0  # chunks below were asked for by the application of this end
     told: int = 0  # follower: what the leader was asked for last
+    said: int = 0  # follower: how often the leader was told of the application since they met
+    heard: int = 0  # leader: how often that was heard
+    first: int = 0  # chunk of this incarnation, as far as this process knows
+    unsure: bool = False  # follower: its application is back, and the leader's may have closed meanwhile
     epoch: int = 0
     prefetch: int = PREFETCH_CHUNKS
     allocated: int = 0  # leader: octets, by this process
@@ -182,6 +187,7 @@ class Stream:
         if attachment is progress.attachment:
             return
         over = self._closed()
+        self.unsure |= not self.leads and attachment is Attachment.CONNECTED and progress.attachment is Attachment.CLOSED
         progress.attachment = attachment
         if over and self.leads:
             self._restart()
@@ -192,9 +198,13 @@ class Stream:
         if not self.synced:
             return
         over = self._closed()
+        self.heard += 1
+        self.unsure &= self.leads or message.heard != self.said
         self._take_attachment(message.attachment, message.chunk_size)
         if over and self.leads and not self._closed():
             self._restart()
+        elif self.leads:
+            self._tell()  # that this was heard
         self._settle()
 
     def _take_attachment(self, attachment: int, chunk_size: int) -> None:
@@ -203,8 +213,13 @@ class Stream:
             self.progress.chunk_size = min(chunk_size, MAX_CHUNK_SIZE)
             if self.progress.chunk_size:
                 self._tell()
-        elif chunk_size and not self.leads and not self.progress.next_index:
+        elif chunk_size and not self.leads and not self._begun:
             self.progress.chunk_size = min(chunk_size, MAX_CHUNK_SIZE)
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there is, or was, any chunk of this incarnation, so that their size is settled."""
+        return self.progress.next_index > self.first
 
     def _closed(self) -> bool:
         return self.progress.attachment is self.progress.peer_attachment is Attachment.CLOSED
@@ -216,7 +231,8 @@ class Stream:
 
     def _tell(self) -> None:
         if self.synced:
-            self.send(Attach(self.config.ksid, self.progress.attachment, self.chunk_size))
+            self.said += 1
+            self.send(Attach(self.config.ksid, self.progress.attachment, self.chunk_size, self.heard))
 
     def erase(self) -> None:
         """The stream is removed."""
@@ -244,42 +260,47 @@ class Stream:
             return
         progress = self.progress
         if not progress.incarnation:
-            progress.incarnation = self.incarnate()
+            progress.incarnation = self._another(anew=False)
             self._write()
         self.epoch = next(EPOCHS)
-        size = self.chunk_size
-        self.send(StreamSync(self.config.ksid, self.epoch, progress.incarnation, size, progress.attachment))
+        size, first = self.chunk_size, self.first
+        self.send(StreamSync(self.config.ksid, self.epoch, progress.incarnation, size, progress.attachment, first))
 
     def on_sync(self, message: StreamSync) -> None:
         """Follower."""
         if self.leads:
             return
         progress = self.progress
-        if message.incarnation != progress.incarnation:
-            self._forget(message.incarnation)
+        if anew := message.incarnation != progress.incarnation:
+            begins_at = 0 if message.incarnation % 2 else max(progress.next_index, message.first)
+            self._forget(message.incarnation, begins_at)
+            self.unsure = False
         progress.peer_attachment = Attachment(message.attachment)
-        if message.chunk_size and not progress.next_index:
+        if message.chunk_size and not self._begun:
             progress.chunk_size = min(message.chunk_size, MAX_CHUNK_SIZE)
         self._settle()
-        self.synced, self.told = True, self._target()
+        self.synced, self.said, self.told = True, 0, self._target()
         ksid, size, attachment = self.config.ksid, self.config.chunk_size, progress.attachment
-        self.send(StreamState(ksid, message.epoch, size, attachment, progress.next_index, self.told))
+        self.send(StreamState(ksid, message.epoch, size, attachment, progress.next_index, self.told, anew))
 
     def on_state(self, message: StreamState) -> None:
         """Leader. Raises PeerViolation, and starts anew, when the follower holds what was never allocated."""
         if not self.leads or message.epoch != self.epoch or self.synced:
             return
-        progress, ahead = self.progress, message.next_index > self.progress.next_index
-        # A follower that has nothing of this incarnation may have lost it, and have delivered from it before.
-        lost = message.next_index < max(progress.confirmed, min(1, progress.next_index))
+        progress = self.progress
+        if not progress.next_index and progress.incarnation % 2 == 0:  # lost here, if it was ever more
+            self._begin_at(message.next_index)
+        ahead = message.next_index > progress.next_index
+        # What was allocated, the follower had heard of before: it has lost that, and may have delivered some of it.
+        lost = message.next_index < progress.confirmed or (message.anew and progress.next_index > self.first)
         if ahead or lost:
-            self._restart()
+            self._restart(anew=False)
             if ahead:
                 raise PeerViolation(self.config.remote, f"holds chunks of {self.config.ksid} that were never allocated")
             return
         self._drop(range(message.next_index, progress.next_index))
         progress.next_index = progress.confirmed = message.next_index
-        self.synced, over = True, self._closed()
+        self.synced, self.heard, over = True, 0, self._closed()
         self._take_attachment(message.attachment, message.chunk_size)
         if over and not self._closed():
             self._restart()
@@ -288,19 +309,26 @@ class Stream:
         self._tell()
         self._settle()
 
-    def _restart(self) -> None:
-        """Leader: another incarnation, from chunk 0 on."""
-        self._forget(self.incarnate())
+    def _restart(self, anew: bool = True) -> None:
+        """Leader: another incarnation, from chunk 0 on, or where the one before has come to."""
+        self._forget(self._another(anew), 0 if anew else self.progress.next_index)
         self._write()
         self.meet()
 
-    def _forget(self, incarnation: int) -> None:
+    def _another(self, anew: bool) -> int:
+        return 2 * (self.incarnate() % ((1 << 62) - 1)) + (1 if anew else 2)
+
+    def _forget(self, incarnation: int, first: int) -> None:
         self._drop(list(self.chunks))
-        progress = self.progress
-        progress.incarnation, progress.next_index, progress.confirmed = incarnation, 0, 0
-        progress.released = progress.highest_read = -1
+        self.progress.incarnation, self.progress.released = incarnation, -1
         self.readers.clear(self.config.ksid, self.journal)
         self.wanted = self.asked = 0
+        self._begin_at(first)
+
+    def _begin_at(self, index: int) -> None:
+        progress = self.progress
+        progress.next_index = progress.confirmed = self.first = index
+        progress.highest_read = index - 1
 
     # The sequence grows --------------------------------------------------------------------------------------------------
 
@@ -438,7 +466,7 @@ class Stream:
         progress, size = self.progress, message.chunk_size
         if message.first != progress.next_index or not 0 < size <= MAX_CHUNK_SIZE:
             raise Refused("not the next chunks")
-        if progress.next_index and size != progress.chunk_size:
+        if self._begun and size != progress.chunk_size:
             raise PeerViolation(self.config.remote, f"changes the chunk size of {self.config.ksid}")
         if sum(segment.length for segment in message.segments) != size * message.count:
             raise PeerViolation(self.config.remote, f"allocates other than whole chunks to {self.config.ksid}")
@@ -501,7 +529,7 @@ class Stream:
         return None
 
     def _readable(self, index: int) -> bool:
-        return index in self.chunks and (not self.leads or index < self.progress.confirmed)
+        return index in self.chunks and (index < self.progress.confirmed if self.leads else not self.unsure)
 
     def _release(self, index: int, reader: str, now: float) -> None:
         progress = self.progress

@@ -225,6 +225,9 @@ class Agreement(RuleBasedStateMachine):
         self.last: dict[tuple[int, str], tuple[int, bytes]] = {}
         self.had: dict[tuple[int, str], set[tuple[int, int]]] = {}
         self.pads: dict[tuple[Segment, ...], bytes] = {}
+        self.forgotten: set[int] = set()
+        self.lost = [False, False]
+        self.numbered: tuple[dict[int, bytes], dict[int, bytes]] = {}, {}
         self.share(1, readers)
         self.connect()
         self.feed((0, 1), 8)
@@ -262,9 +265,17 @@ class Agreement(RuleBasedStateMachine):
         one.boot()
         self.forget_last(end)
 
+    def forgets(self, end: int) -> None:
+        self.forgotten |= {each.stream.progress.incarnation for each in self.both}
+        self.lost[end] = True
+        if all(self.lost):  # nobody knows the numbers any more
+            for numbers in self.numbered:
+                numbers.clear()
+
     @rule(end=ends)
     def loses_its_store(self, end: int) -> None:
         """What was used stays used: numbers of blocks never come twice."""
+        self.forgets(end)
         self.disconnect()
         one = self.both[end]
         one.disk.rows.clear()
@@ -384,6 +395,19 @@ class Agreement(RuleBasedStateMachine):
         assert place not in had or before == index, "given twice to the same client"
         had.add(place)
         self.last[end, reader] = (chunk.index, key)
+        self.check_other_end(end, place, key)
+
+    def check_other_end(self, end: int, place: tuple[int, int], key: bytes) -> None:
+        """It holds the chunk durably, if it has not lost the stream since; and while neither application has closed, what
+        it has read under this number is the same, whatever was lost in between."""
+        one, other = self.both[end], self.both[1 - end]
+        known = other.disk.rows.get(("stream", 0))
+        held = known is not None and known.incarnation == place[0] and known.next_index > place[1]
+        assert held or place[0] in self.forgotten, "released, and not known to be held"
+        if one.stream.progress.attachment is Attachment.CONNECTED:
+            self.lost[end] = False
+            self.numbered[end][place[1]] = key
+            assert self.numbered[1 - end].get(place[1], key) == key, "another chunk under a number that was read"
 
     @rule(end=ends, who=st.integers(0, 2), times=st.integers(4, 12))
     def reads_on(self, end: int, who: int, times: int) -> None:
@@ -448,6 +472,7 @@ class Agreement(RuleBasedStateMachine):
     def forget_stream(self, end: int) -> None:
         """The stream is removed and configured again at one end."""
         one = self.both[end]
+        self.forgets(end)
         one.stream.erase()
         one.make_stream(Progress(KSID, one.other), {}, Readers())
         self.forget_last(end)
@@ -458,6 +483,7 @@ class Agreement(RuleBasedStateMachine):
     def attach(self, end: int, attachment: Attachment) -> None:
         self.both[end].stream.attach(attachment)
         if attachment is Attachment.CLOSED:
+            self.numbered[end].clear()
             self.last.clear()  # what was delivered may be erased from now on
 
     # What must be.

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import settings
 from two_ends import Agreement
 
+from qswitch.agent.lkms.streams import Attachment
+
 TestAgreement = Agreement.TestCase
 TestAgreement.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 
@@ -26,6 +28,38 @@ def test_a_fast_reader_gets_ahead_of_its_commits_and_a_jump_puts_back() -> None:
     machine.get(0, "", 3)
     commit()
     assert ahead - {18} <= {number for kind, number in one.disk.rows if kind == "chunk"} and not one.stream.ahead
+    machine.teardown()
+
+
+def test_a_follower_that_opens_again_waits_for_word_whether_the_leader_has_closed() -> None:
+    """It may hold key of before, while the leader begins anew: an application must not have both under one number."""
+    machine = Agreement()
+    machine.begin(())
+    machine.reads_on(0, 0, 4)
+    machine.reads_on(1, 0, 2)
+    for end, attachment in ((0, Attachment.CLOSED), (1, Attachment.CLOSED), (1, Attachment.CONNECTED)):
+        machine.attach(end, attachment)
+    machine.get(1, "", 0)
+    assert not machine.numbered[1], "the leader has closed, and nobody here knows"
+    machine.run()
+    machine.attach(0, Attachment.CONNECTED)
+    machine.feed((0, 1), 4)
+    for end in (0, 1):
+        machine.reads_on(end, 0, 8)
+    assert len(machine.numbered[0]) == len(machine.numbered[1]) == 8 and min(machine.numbered[0]) == 0
+    machine.teardown()
+
+
+def test_a_follower_that_opens_again_beside_a_leader_that_is_there_goes_on() -> None:
+    machine = Agreement()
+    machine.begin(())
+    machine.reads_on(1, 0, 2)
+    machine.attach(1, Attachment.CLOSED)
+    machine.attach(1, Attachment.CONNECTED)
+    machine.get(1, "", 0)
+    assert not machine.numbered[1]
+    machine.reads_on(1, 0, 4)
+    assert sorted(machine.numbered[1]) == [2, 3, 4, 5]
     machine.teardown()
 
 
