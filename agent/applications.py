@@ -398,9 +398,10 @@ class ApplicationTable:
         for name in have.holders:
             if name in caller:
                 return have, name
-        name = min(caller & have.readers, default="")
         free = have.phase is Phase.RECOVERED and not have.holders
-        if not name or not (free or (have.recovered and have.sharing)):
+        if not (free or (have.recovered and have.sharing)):  # at once: others' streams take no longer than nobody's
+            raise UnknownKeyStream(ksid)
+        if not (name := min(caller & have.readers, default="")):
             raise UnknownKeyStream(ksid)
         have.holders[name] = Holder()
         return have, name
