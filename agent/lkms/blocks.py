@@ -138,15 +138,20 @@ class Blocks:
     def owned_at_birth(self, number: int) -> bool:
         return (number % 2 == 0) is self.asks
 
+    @property
+    def block_octets(self) -> int:
+        """Of a block of this link, as far as can be seen."""
+        first = next(iter(self._blocks.values()), None)
+        return first.size if first else USUAL_BLOCK
+
     def counts(self) -> tuple[int, int]:
         """How many blocks are held, and how many of them not yet by the other end."""
         return len(self._blocks), sum(number not in self._theirs for number in self._blocks)
 
     def levels(self) -> KeyLevels:
         """In bits. Capacity counts blocks of the size there is, 4 KiB while there is none."""
-        first = next(iter(self._blocks.values()), None)
         return KeyLevels(
-            capacity_bits=8 * self.capacity * (first.size if first else USUAL_BLOCK),
+            capacity_bits=8 * self.capacity * self.block_octets,
             stored_bits=8 * self.stored,
             usable_bits=8 * self.usable,
             generated_bits=8 * self.totals.generated,

@@ -122,17 +122,23 @@ class Owners(Blocks, ABC):
 
     def give_owed(self) -> None:
         """To the other end, for what consumers there were promised."""
-        self._give_up_to(self.lacks.there.owed, over=False)
+        if self._give_up_to(self.lacks.there.owed, over=False) >= self.block_octets:
+            self._keep_all()
 
     def give_before(self, priority: int) -> None:
         """To the other end, before consumers of this importance have theirs; to its equals half of what comes."""
-        self._give_up_to(self.lacks.before(priority), over=self.lacks.there.priority > priority)
+        more = self.lacks.there.priority > priority
+        if self._give_up_to(self.lacks.before(priority), over=more) > 0 and more:
+            self._keep_all()
 
-    def _give_up_to(self, octets: int, over: bool) -> None:
-        """What cannot be given, being less than a block beside the reserve, is kept until it can be: or whoever is less
-        important would have that of each block."""
+    def _give_up_to(self, octets: int, over: bool) -> int:
+        """How much of it could not be given."""
         if octets and (numbers := self._youngest(len(self._stock), octets, over)):
             octets -= sum(self._blocks[number].left for number in numbers)
             self._give(numbers)
-        if octets >= (1 if over else USUAL_BLOCK):
-            self.kept = max(self.kept, self._own)
+        return octets
+
+    def _keep_all(self) -> None:
+        """What cannot be given, being less than a block beside the reserve, is kept until it can be: or whoever is less
+        important would have that of each block. Nothing is kept from equals: both ends would wait for each other."""
+        self.kept = max(self.kept, self._own)

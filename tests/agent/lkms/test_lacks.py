@@ -28,7 +28,8 @@ class Silent:
 class Two:
     """Both ends of a link, met, with blocks of which each owns every other."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, size: int = USUAL_BLOCK) -> None:
+        self.size = size
         self.out: dict[str, deque[AnyMessage]] = {"a": deque(), "b": deque()}
         self.a, self.b = (
             Pool(LINK, NodeId(here), NodeId(there), 1000, Silent(), self.out[here].append, Totals())
@@ -41,7 +42,7 @@ class Two:
     def feed(self, blocks: int) -> None:
         for number in range(blocks):
             for name, pool in (("a", self.a), ("b", self.b)):
-                pool.add(number, Key(bytes(USUAL_BLOCK)), 0.0, 0.0)
+                pool.add(number, Key(bytes(self.size)), 0.0, 0.0)
                 self.out[name].append(Have(LINK, [(number, number)], False))
             self.run()
 
@@ -109,6 +110,18 @@ def test_a_reserve_stays_and_what_is_no_whole_block_is_kept_from_who_is_less_imp
     two.a.lacking(Lack(LINK))
     two.a.give_before(2)
     assert two.a.allocate(32, "stream", "one") is not None
+
+
+def test_nothing_is_kept_from_equals_nor_for_less_than_a_block_of_this_link() -> None:
+    """Blocks are twice as large as usual: what would do for one of those is not enough to give any."""
+    two = Two(6, 2 * USUAL_BLOCK)
+    two.a.lacks.ahead = 3 * USUAL_BLOCK
+    two.a.lacking(Lack(LINK, 0, 8 * USUAL_BLOCK, 3))
+    two.a.give_before(3)
+    assert two.own == (3, 3) and two.a.allocate(32, "stream", "one") is not None
+    two.a.lacking(Lack(LINK, USUAL_BLOCK, 0))
+    two.a.give_owed()
+    assert two.own == (3, 3) and two.a.allocate(32, "stream", "one") is not None
 
 
 def test_an_answer_keeps_what_was_promised() -> None:
