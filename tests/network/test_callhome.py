@@ -1,12 +1,11 @@
 """Whole networks whose nodes call the controller (RFC 8071): they come up, are looked over, and survive a controller."""
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from networks import up
 
 from qswitch.integration import layout
 from qswitch.integration.emulation import Emulation
@@ -14,15 +13,7 @@ from qswitch.integration.emulation import Emulation
 
 @pytest.fixture(params=["ssh", "tls"])
 def calling(engine: str, request: pytest.FixtureRequest) -> Iterator[Emulation]:
-    with tempfile.TemporaryDirectory(prefix="qswitch-calling-") as directory:
-        network = replace(layout.load("triangle"), call_home=request.param)
-        emulation = Emulation.create(network, Path(directory) / "calling", engine)
-        try:
-            asyncio.run(emulation.start(print))
-            yield emulation
-        finally:
-            killed = asyncio.run(emulation.down())
-        assert not killed, f"did not end when asked: {killed}"
+    yield from up(replace(layout.load("triangle"), call_home=request.param), engine)
 
 
 async def test_a_network_whose_nodes_call(calling: Emulation) -> None:

@@ -3,16 +3,15 @@ NETCONF client and the controller see them: three nodes in a row, over fibres th
 
 import asyncio
 import json
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from applications import BUSY, QOS, application, client
 from lxml import etree
+from networks import up
 from stock_client import NAMES, QKDN, ncclient, numbers, seen
 
 from qswitch.agent.devices.fibre import Fibre
@@ -40,17 +39,10 @@ GREEDY = replace(QOS, key_chunk_size=1024)
 
 
 @pytest.fixture(scope="module")
-def sparse(engine: str) -> Iterator[Emulation]:
-    with tempfile.TemporaryDirectory(prefix="qswitch-sparse-") as directory:
-        file = Path(directory) / "sparse.toml"
-        file.write_text(LAYOUT)
-        emulation = Emulation.create(layout.load(str(file)), Path(directory) / "sparse", engine)
-        try:
-            asyncio.run(emulation.start(print))
-            yield emulation
-        finally:
-            killed = asyncio.run(emulation.down())
-        assert not killed, f"did not end when asked: {killed}"
+def sparse(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulation]:
+    file = tmp_path_factory.mktemp("sparse") / "sparse.toml"
+    file.write_text(LAYOUT)
+    yield from up(layout.load(str(file)), engine)
 
 
 def makes(loss_db: float) -> float:

@@ -440,12 +440,17 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Agreement:
     return one
 
 
-def test_from_the_stock_a_key_costs_no_message(machine: Agreement) -> None:
-    a = machine.both[0]
+def puts_by(machine: Agreement) -> None:
+    """A key was asked for and handed out, and now others are held ready at both ends."""
     machine.asks(0, 1, USUAL)
     machine.run()
     machine.is_served(0)
     machine.run()
+
+
+def test_from_the_stock_a_key_costs_no_message(machine: Agreement) -> None:
+    a = machine.both[0]
+    puts_by(machine)
     assert len(machine.got) == 1 and a.delivery.ready
     machine.disconnect()
     machine.asks(0, 1, USUAL)
@@ -455,10 +460,7 @@ def test_from_the_stock_a_key_costs_no_message(machine: Agreement) -> None:
 
 def test_the_stock_survives_a_crash_of_either_end_and_of_both(machine: Agreement) -> None:
     a, b = machine.both
-    machine.asks(0, 1, USUAL)
-    machine.run()
-    machine.is_served(0)
-    machine.run()
+    puts_by(machine)
     machine.asks(0, 1, USUAL)
     machine.run()
     before = list(a.delivery.ready)
@@ -511,10 +513,7 @@ def test_keys_that_nobody_fetches_are_erased_in_time(machine: Agreement) -> None
 def test_what_the_other_end_takes_for_delivered_is_not_put_back(machine: Agreement) -> None:
     """A call is given up while its commit is under way, and the ends have met meanwhile: there its time runs."""
     a, b = machine.both
-    machine.asks(0, 1, USUAL)
-    machine.run()
-    machine.is_served(0)
-    machine.run()
+    puts_by(machine)
     for end in (0, 1):
         order = machine.both[end].delivery.order(1, USUAL)
         machine.both[end].delivery.target = 4
@@ -531,10 +530,7 @@ def test_what_the_other_end_takes_for_delivered_is_not_put_back(machine: Agreeme
 def test_what_the_other_end_has_lost_is_not_put_back(machine: Agreement) -> None:
     """It says so while a call has the key, which is given up then."""
     a, b = machine.both
-    machine.asks(0, 1, USUAL)
-    machine.run()
-    machine.is_served(0)
-    machine.run()
+    puts_by(machine)
     (key_id,) = list(a.delivery.ready)[:1]
     b.delivery.held.pop(key_id)
     machine.connect()
@@ -550,10 +546,7 @@ def test_what_the_other_end_has_lost_is_not_put_back(machine: Agreement) -> None
 def test_a_key_that_was_asked_for_and_not_handed_out_is_erased_in_time(machine: Agreement) -> None:
     """Even if its master says only in between that it has it."""
     b = machine.both[1]
-    machine.asks(0, 1, USUAL)
-    machine.run()
-    machine.is_served(0)
-    machine.run()
+    puts_by(machine)
     machine.asks(0, 1, USUAL)
     machine.is_served(0)
     key_id = list(machine.got)[-1]
