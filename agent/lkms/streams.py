@@ -294,7 +294,7 @@ class Stream:
         # What was allocated, the follower had heard of before: it has lost that, and may have delivered some of it.
         lost = message.next_index < progress.confirmed or (message.anew and progress.next_index > self.first)
         if ahead or lost:
-            self._restart(anew=False)
+            self._restart(max(progress.next_index, message.next_index))
             if ahead:
                 raise PeerViolation(self.config.remote, f"holds chunks of {self.config.ksid} that were never allocated")
             return
@@ -309,9 +309,9 @@ class Stream:
         self._tell()
         self._settle()
 
-    def _restart(self, anew: bool = True) -> None:
-        """Leader: another incarnation, from chunk 0 on, or where the one before has come to."""
-        self._forget(self._another(anew), 0 if anew else self.progress.next_index)
+    def _restart(self, first: int = 0) -> None:
+        """Leader: another incarnation, from this chunk on: 0 where both applications begin anew."""
+        self._forget(self._another(anew=not first), first)
         self._write()
         self.meet()
 

@@ -1,9 +1,12 @@
 """Two ends of a link and a stream, whatever is lost and whoever crashes when: once, same, confirmed."""
 
+import copy
+
 import pytest
 from hypothesis import settings
-from two_ends import Agreement
+from two_ends import Agreement, End
 
+from qswitch.agent.errors import PeerViolation
 from qswitch.agent.lkms.streams import Attachment
 
 TestAgreement = Agreement.TestCase
@@ -61,6 +64,34 @@ def test_a_follower_that_opens_again_beside_a_leader_that_is_there_goes_on() -> 
     machine.reads_on(1, 0, 4)
     assert sorted(machine.numbered[1]) == [2, 3, 4, 5]
     machine.teardown()
+
+
+def test_a_leader_put_back_from_a_copy_goes_on_where_the_follower_has_come_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has forgotten chunks that the follower holds: an alarm, once, and then other key under other numbers."""
+    machine, alarms = Agreement(), list[PeerViolation]()
+    machine.begin(())
+    machine.reads_on(0, 0, 4)
+    leader, follower = machine.both
+    rows = copy.deepcopy(leader.disk.rows)
+    machine.feed((0, 1), 4)
+    for end in (0, 1):
+        machine.reads_on(end, 0, 40)
+    reached = follower.stream.progress.next_index
+    machine.disconnect()
+    leader.disk.rows = rows
+    leader.boot()
+    monkeypatch.setattr(End, "meddled", True)  # of blocks the same is noticed
+    machine.feed((0, 1), 8)
+    machine.connect()
+    for _ in range(12):
+        try:
+            machine.run()
+        except PeerViolation as violation:
+            alarms.append(violation)
+    assert len(alarms) == 1 and leader.stream.synced
+    for one in machine.both:
+        chunk = one.stream.read(one.stream.next_unread(), one.now)
+        assert chunk is not None and chunk.index == reached
 
 
 @pytest.mark.soak
