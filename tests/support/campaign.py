@@ -311,7 +311,16 @@ class Campaign:
                 while behind := [one for one, goal in goals.items() if len(tables[one]) < goal]:
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            raise TimeoutError(f"nothing comes any more to {behind}; {self.received.refusals}") from None
+            what = f"nothing comes any more to {behind}; {self.received.refusals}\n{self._last_words()}"
+            raise TimeoutError(what) from None
+
+    def _last_words(self) -> str:
+        """Of every node; its folder may go with its disk."""
+        logs = {
+            name: (one.plan.folder / "errors").read_text(errors="replace").splitlines() for name, one in self.nodes.items()
+        }
+        told = {name: [line for line in log if not line.startswith("DEBUG")][-12:] for name, log in logs.items()}
+        return "\n".join(f"{name}: {line}" for name, lines in told.items() for line in lines)
 
     # Applications ----------------------------------------------------------------------------------------------------------
 
