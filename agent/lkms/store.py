@@ -356,7 +356,7 @@ class Store:
         self._batch.waiters.clear()
         if first:
             log.critical("key store failed path=%s problem=%s", self._path, problem)
-            self._failed(told)
+            _call(lambda: self._failed(told))
 
     def _execute(self, statements: list[Statement]) -> None:
         assert self._database is not None

@@ -315,10 +315,8 @@ class Campaign:
             raise TimeoutError(what) from None
 
     def _last_words(self) -> str:
-        """Of every node; its folder may go with its disk."""
-        logs = {
-            name: (one.plan.folder / "errors").read_text(errors="replace").splitlines() for name, one in self.nodes.items()
-        }
+        """Of every node."""
+        logs = {name: one.plan.log.read_text(errors="replace").splitlines() for name, one in self.nodes.items()}
         told = {name: [line for line in log if not line.startswith("DEBUG")][-12:] for name, log in logs.items()}
         return "\n".join(f"{name}: {line}" for name, lines in told.items() for line in lines)
 

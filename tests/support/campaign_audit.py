@@ -218,12 +218,12 @@ class Audit:
     def _told(self) -> list[bytes]:
         """Keys that a node's log has, at debug level, tracebacks of the killed and of the failing among it."""
         tables = [*self._received.chunks.values(), *self._received.keys.values()]
-        logs = [(one.folder / "errors").read_bytes() for one in self._plans.values()]
+        logs = [one.log.read_bytes() for one in self._plans.values()]
         assert all(b"DEBUG " in log for log in logs)
         return in_logs(logs, {key for table in tables for key in table.values()})
 
     def _alarms(self) -> list[str]:
-        lines = [line for one in self._plans.values() for line in _text(one.folder / "errors").splitlines()]
+        lines = [line for one in self._plans.values() for line in _text(one.log).splitlines()]
         return [one for one in lines if "Traceback" in one or (one.startswith("alarm") and "no key is released" not in one)]
 
     # Findings --------------------------------------------------------------------------------------------------------------

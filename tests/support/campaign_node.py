@@ -116,6 +116,11 @@ class Plan:
         keys, listen = self.folder / "keys.sqlite", self.endpoint(self.name, 0)
         return LkmsConfig(listen, tls, keys, self.folder / "master.key", doubt_seconds=4.0, ledger=True)
 
+    @property
+    def log(self) -> Path:
+        """Beside the folder: what a node has to say while its disk is full is what one wants to read."""
+        return self.folder.with_suffix(".log")
+
     def endpoint(self, node: str, which: int) -> Endpoint:
         return Endpoint("127.0.0.1", self.ports[node][which])
 
@@ -229,7 +234,7 @@ def _child(path: Path) -> None:
     """Dies with the process that made it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     plan = read_plan(path)
-    errors = os.open(plan.folder / "errors", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    errors = os.open(plan.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,6 +1,8 @@
 """The store alone: what it does when it cannot write, whatever the reason."""
 
 import asyncio
+import errno
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -40,6 +42,33 @@ async def test_what_sqlite_cannot_hold_fails_the_store_and_does_not_silence_it(s
         with pytest.raises(StorageFailed, match="no key is released"):
             await store.commit()
     assert len(alarms) == 1 and not left
+
+
+async def test_an_alarm_that_cannot_be_told_does_not_end_the_writer(tmp_path: Path) -> None:
+    """Who is told may write to the same disk that is full; when there is room again, the store must go on."""
+
+    def fail(_problem: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store, left = Store(tmp_path / "keys.sqlite", tmp_path / "master.key", True, fail), list[str]()
+    await store.open()
+    real = store._execute
+
+    def full(_statements: object) -> None:
+        store._execute = real  # type: ignore[method-assign]
+        raise sqlite3.OperationalError("database or disk is full")
+
+    store._execute = full  # type: ignore[method-assign]
+    store.totals(LINK, Totals(highest=1))
+    store.after(lambda: left.append("said"))
+    async with asyncio.timeout(10):
+        with pytest.raises(StorageFailed, match="disk is full"):
+            await store.commit()
+        while store.failing is not None:
+            await asyncio.sleep(0.01)
+        await store.commit()
+        assert left == ["said"]
+        await store.close()
 
 
 async def test_nothing_leaves_a_store_that_closes_without_having_written(tmp_path: Path) -> None:
