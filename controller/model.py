@@ -332,6 +332,7 @@ class LinkView:
     apps: tuple[KeyStreamId, ...] = ()
     disjoint_paths: int = 1
     paths: tuple[PathStateView, ...] = ()
+    overloaded: bool = False  # an end says so
     problem: str | None = field(default=None, metadata=OPTIONAL)
 
 

@@ -131,6 +131,7 @@ class Views:
             apps=tuple(sorted(one.ksid for one in self._applications.values() if one.link == link)),
             disjoint_paths=max(1, len(paths)),
             paths=paths,
+            overloaded=facts.overloaded,
             problem=self._problems.get(link),
         )
 

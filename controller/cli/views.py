@@ -90,7 +90,7 @@ def usable(link: Value) -> int | None:
 def links(values: list[Value]) -> Parts:
     short = ShortIds(one["link"] for one in values)
     columns = ("LINK", "TYPE", "STATUS", "ENDS", ">HOPS", ">KEY RATE", ">DEMAND", ">USABLE KEY", ">QBER", ">LOSS", ">APPS")
-    more = (">PATHS", "PROBLEM")
+    more = ("OVERLOADED", ">PATHS", "PROBLEM")
     rows = tuple(
         (
             short(one["link"]),
@@ -104,12 +104,14 @@ def links(values: list[Value]) -> Parts:
             percent(one["qber"]),
             decibel(one["attenuation_db"]),
             str(len(one["apps"])),
+            "yes" if one.get("overloaded") else "no",
             str(one.get("disjoint_paths", 1)),
             one.get("problem") or "",
         )
         for one in values
     )
-    yield _without((*columns, *more), rows, {">PATHS": "1", "PROBLEM": ""}, "There are no links.")
+    usual = {"OVERLOADED": "no", ">PATHS": "1", "PROBLEM": ""}
+    yield _without((*columns, *more), rows, usual, "There are no links.")
 
 
 def _without(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...], usual: Mapping[str, str], empty: str) -> Grid:
@@ -139,6 +141,7 @@ def link(value: Value, names: Names) -> Parts:
         ("key rate", rate(value["skr_bps"])),
         ("available", rate(value["eskr_bps"])),
         ("demand", rate(value["expected_consumption_bps"])),
+        ("overloaded", "yes: more key is asked of it than it has" if value.get("overloaded") else None),
         ("bandwidth", _known(value["bandwidth_bps"], rate)),
         ("QBER", _known(value["qber"], percent)),
         ("loss", _known(value["attenuation_db"], decibel)),

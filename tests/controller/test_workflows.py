@@ -267,7 +267,7 @@ async def test_an_overloaded_link_takes_nobody_who_has_another_way_until_it_is_r
     story.world.overloaded.add(direct)
     story.service.notified("N1", LinkChanged(direct, "overloaded"))
     await story.go()
-    assert "link_overloaded" in await story.seen()
+    assert "link_overloaded" in await story.seen() and (await story.service.link(direct)).overloaded
     story.register(1, 2, ksid(1), name="second")
     await story.go()
     assert await story.route(ksid(1)) == [1, 4, 3, 2]

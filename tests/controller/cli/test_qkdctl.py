@@ -145,6 +145,15 @@ def test_a_link_over_disjoint_paths_is_shown_path_by_path(run: Run, served: Serv
     assert last.split("  ")[-2].strip() == "2"
 
 
+def test_a_link_that_is_overloaded_says_so(run: Run, served: Served) -> None:
+    assert "OVERLOADED" not in run("link", "list").stdout
+    served.network._links[-1] = replace(served.network._links[-1], overloaded=True)
+    assert "overloaded   yes: more key is asked of it than it has" in run("link", "show", VIRTUAL).stdout
+    header, *rows = run("link", "list").stdout.splitlines()
+    assert header.split()[-1] == "OVERLOADED"
+    assert [row.split()[-1] for row in rows] == ["no", "no", "yes"]
+
+
 def test_an_application_is_shown_with_its_quality_of_service(run: Run) -> None:
     lines = _lines(run("app", "show", "3f1b").stdout)
     assert "route                Quiron → Quijote → Quinto" in lines
