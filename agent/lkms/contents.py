@@ -12,7 +12,7 @@ from .lines import LinkTotals
 from .pool import Block, Totals
 from .readers import Readers, Reading
 from .seal import Seal, Sealed
-from .streams import Attachment, Progress, StoredChunk
+from .stream_end import Attachment, Progress, StoredChunk
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS salts (id INTEGER PRIMARY KEY AUTOINCREMENT, salt BLOB NOT NULL);

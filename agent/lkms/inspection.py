@@ -19,7 +19,7 @@ from .database import mark, unseal
 from .keys import Key
 from .master_key import describe, find, read, successor, there
 from .seal import SEAL_OCTETS, opened
-from .streams import Attachment
+from .stream_end import Attachment
 
 TELLING_OCTETS = 16
 """Key that is shorter may be there twice by chance."""

@@ -20,7 +20,7 @@ from .link_calls import LinkCalls
 from .peers import Peers
 from .shortage import Shortage
 from .stream_calls import StreamCalls
-from .streams import Chunk, StreamConfig
+from .stream_end import Chunk, StreamConfig
 
 __all__ = ["Chunk", "DeliveryConfig", "KeyManager", "Observer", "StreamConfig"]
 

@@ -38,7 +38,7 @@ from .lines import LinkTotals
 from .master_key import find, follow, make, read, successor, there
 from .pool import Totals
 from .seal import Seal, change_master, opened
-from .streams import Progress, StoredChunk
+from .stream_end import Progress, StoredChunk
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
-    # Notes: pool.Journal, streams.StreamJournal, delivery.DeliveryJournal, relay.RelayJournal --------------------------
+    # Notes: pool.Journal, stream_end.StreamJournal, delivery.DeliveryJournal, relay.RelayJournal -----------------------
 
     def block(self, link: LinkId, number: int, cursor: int, size: int, ours: bool, made: float, key: Key) -> None:
         sealed = self._seal.close(key, "block", link, number, cursor, size)

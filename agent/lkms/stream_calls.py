@@ -13,7 +13,9 @@ from ..errors import InvalidValue, StorageFailed, UnknownKeyStream
 from ..model import KeyStreamId, NodeId
 from .core import MEET_SECONDS, Core, Observer
 from .readers import Readers
-from .streams import MAX_CHUNK_SIZE, Attachment, Chunk, Progress, Stream, StreamConfig
+from .stream_end import Attachment, Chunk, Progress, StreamConfig
+from .stream_growth import MAX_CHUNK_SIZE
+from .streams import Stream
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from qswitch.agent.lkms.ahead import MOST
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.pool import Block, Pool, Refused, Totals
 from qswitch.agent.lkms.readers import Readers, Reading
-from qswitch.agent.lkms.streams import Attachment, Progress, StoredChunk, Stream, StreamConfig
+from qswitch.agent.lkms.stream_end import Attachment, Progress, StoredChunk, StreamConfig
+from qswitch.agent.lkms.streams import Stream
 from qswitch.agent.lkms.tags import Channel
 from qswitch.agent.model import KeyStreamId, LinkId, NodeId
 from qswitch.protocol import lkms

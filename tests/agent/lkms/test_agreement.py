@@ -7,7 +7,7 @@ from hypothesis import settings
 from two_ends import Agreement, End
 
 from qswitch.agent.errors import PeerViolation
-from qswitch.agent.lkms.streams import Attachment
+from qswitch.agent.lkms.stream_end import Attachment
 
 TestAgreement = Agreement.TestCase
 TestAgreement.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

@@ -24,7 +24,7 @@ from qswitch.agent.lkms.delivery import StoredKey
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.pool import Totals
 from qswitch.agent.lkms.store import Store
-from qswitch.agent.lkms.streams import PREFETCH_CHUNKS, Progress, StoredChunk
+from qswitch.agent.lkms.stream_end import PREFETCH_CHUNKS, Progress, StoredChunk
 from qswitch.agent.model import Endpoint, KeyStreamId, LinkId
 
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")
