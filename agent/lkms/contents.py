@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..model import KeyStreamId, LinkId
-from .delivery import StoredKey
+from .delivery_end import StoredKey
 from .lines import LinkTotals
 from .pool import Block, Totals
 from .readers import Readers, Reading

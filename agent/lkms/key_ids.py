@@ -12,7 +12,8 @@ from itertools import batched
 from ..errors import InsufficientKey, NoConnection, StorageFailed, UnknownKeyStream
 from ..model import KeyStreamId
 from .core import MEET_SECONDS, Core
-from .delivery import Delivery, DeliveryConfig, Order, StoredKey
+from .delivery import Delivery
+from .delivery_end import DeliveryConfig, Order, StoredKey, wipe
 from .keys import Key
 
 SHARED_OCTETS = 16 * 1024  # at once, of keys that go to another node too: a pad is taken whole, and links may have little
@@ -234,8 +235,3 @@ class KeyIds(Core, ABC):
         if have is None:
             raise UnknownKeyStream(ksid)
         return have
-
-
-def wipe(keys: Mapping[str, StoredKey]) -> None:
-    for stored in keys.values():
-        stored.key.wipe()

@@ -13,9 +13,9 @@ from ..config import LkmsConfig
 from ..model import Endpoint, KeyStreamId, LinkId, NodeId
 from .control import Control
 from .core import Observer
-from .delivery import DeliveryConfig
+from .delivery_end import DeliveryConfig, wipe
 from .dispatch import Dispatch
-from .key_ids import KeyIds, wipe
+from .key_ids import KeyIds
 from .link_calls import LinkCalls
 from .peers import Peers
 from .shortage import Shortage

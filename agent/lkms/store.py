@@ -32,7 +32,7 @@ from ..errors import StorageFailed
 from ..model import KeyStreamId, LinkId
 from .contents import SCHEMA, SEALED, Contents, load
 from .database import connect, mark, next_opening, take_lock, unseal
-from .delivery import StoredKey
+from .delivery_end import StoredKey
 from .keys import Key
 from .lines import LinkTotals
 from .master_key import find, follow, make, read, successor, there
@@ -161,7 +161,7 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
-    # Notes: pool.Journal, stream_end.StreamJournal, delivery.DeliveryJournal, relay.RelayJournal -----------------------
+    # Notes: pool.Journal, stream_end.StreamJournal, delivery_end.DeliveryJournal, relay.RelayJournal ----------------------
 
     def block(self, link: LinkId, number: int, cursor: int, size: int, ours: bool, made: float, key: Key) -> None:
         sealed = self._seal.close(key, "block", link, number, cursor, size)

@@ -17,9 +17,10 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from qswitch.agent.errors import PeerViolation
-from qswitch.agent.lkms import delivery
+from qswitch.agent.lkms import delivery_master
 from qswitch.agent.lkms.ahead import MOST
-from qswitch.agent.lkms.delivery import Delivery, DeliveryConfig, Order, StoredKey
+from qswitch.agent.lkms.delivery import Delivery
+from qswitch.agent.lkms.delivery_end import DeliveryConfig, Order, StoredKey
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.pool import Block, Pool, Refused, Totals
 from qswitch.agent.lkms.tags import Channel
@@ -434,7 +435,7 @@ TestAgreement = Agreement.TestCase
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Agreement:
-    monkeypatch.setattr(delivery, "STOCK", (4, 16))
+    monkeypatch.setattr(delivery_master, "STOCK", (4, 16))
     one = Agreement()
     one.begin()
     return one

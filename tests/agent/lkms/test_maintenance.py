@@ -20,7 +20,7 @@ from qswitch.agent.errors import StorageFailed
 from qswitch.agent.lkms import control, inspection, maintenance, master_key
 from qswitch.agent.lkms.ahead import HASTE
 from qswitch.agent.lkms.contents import SEALED, Contents
-from qswitch.agent.lkms.delivery import StoredKey
+from qswitch.agent.lkms.delivery_end import StoredKey
 from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.pool import Totals
 from qswitch.agent.lkms.store import Store
