@@ -52,6 +52,8 @@ PURE = [
     "agent/lkms/promises.py",
     "agent/lkms/ranges.py",
     "agent/lkms/relay.py",
+    "agent/lkms/relay_pads.py",
+    "agent/lkms/relay_source.py",
     "agent/lkms/shares.py",
     "agent/lkms/otp.py",
     "agent/lkms/stream_end.py",

@@ -14,55 +14,32 @@ A link with components has no route of its own. Its source makes one fresh share
 sends them at the same time, pads for all of them or for none; its key is their XOR. A component relays shares under the
 numbers of that link's blocks and has no pool; the destination adds the shares up (shares.py), and from then on all is as
 with one route.
+
+Pads and messages stand in relay_pads.py, what a source does in relay_source.py; routes, and what becomes of what arrives,
+stand here.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
-import msgspec
-
-from qswitch.protocol.lkms import AnyMessage, Lost, Relay, RelayNack, Segment, relay_header
+from qswitch.protocol.lkms import Lost, Relay, RelayNack, relay_header
 
 from ..errors import PeerViolation
 from ..model import LinkConfig, LinkId, NodeId
 from .keys import Key
-from .lines import BATCH_BLOCKS, BLOCK, QUEUE_OCTETS, Leg, Line, LinkTotals, Parcel
-from .otp import TAG_KEY, BadTag, seal, unseal
-from .pool import Pool, Refused
+from .lines import BATCH_BLOCKS, BLOCK, QUEUE_OCTETS, Line, Parcel
+from .otp import TAG_KEY, BadTag, unseal
+from .pool import Refused
 from .promises import Terms
 from .ranges import Ranges, pack
-from .shares import Altered, Shares, draw
-
-
-class RelayJournal(Protocol):
-    def relay_totals(self, link: LinkId, totals: LinkTotals) -> None: ...
+from .relay_source import RelaySource
+from .shares import Altered, Shares
 
 
 @dataclass(slots=True)
-class Relays:
-    """All virtual links of a node. `random` makes key; `reachable` says whether there is a session with a neighbour."""
-
-    local: NodeId
-    journal: RelayJournal
-    send: Callable[[NodeId, AnyMessage], None]
-    pools: Mapping[LinkId, Pool]
-    reachable: Callable[[NodeId], bool]
-    arrived: Callable[[LinkId, int, Key, int], None]  # destination: takes a block in (link, number, key, hops)
-    made: Callable[[LinkId, int, Key], None]  # source: the same for what it has made
-    random: Callable[[int], bytes]
-    mute: Callable[[Pool], bool]  # whether an end has no key to tag what it has to tell the other of a pool
-    wait_seconds: float
-    totals: dict[LinkId, LinkTotals] = field(default_factory=dict)
-    lines: dict[LinkId, Line] = field(default_factory=dict)
-    queues: dict[NodeId, deque[Parcel]] = field(default_factory=dict)
-    shares: dict[LinkId, Shares] = field(default_factory=dict)
-    reserved: Mapping[LinkId, int] = field(default_factory=dict)  # octets of a link that pads must leave to its streams
-    pause_seconds: float = 1.0
-    spent: dict[NodeId, int] = field(default_factory=dict)  # octets of pads, by next hop, in this process
-    lacking: dict[NodeId, int] = field(default_factory=dict)  # octets for the next message, when there are not so many
-    _until: int | None = None
+class Relays(RelaySource):
+    """A node's part in all virtual links, sans I/O."""
 
     # Configuration -------------------------------------------------------------------------------------------------------
 
@@ -103,10 +80,7 @@ class Relays:
         waiting = sum(len(one.key) for queue in self.queues.values() for one in queue if one.link == link)
         return waiting + (shares.held if shares is not None else 0)
 
-    def total(self, link: LinkId) -> LinkTotals:
-        return self.totals.setdefault(link, LinkTotals())
-
-    # Source --------------------------------------------------------------------------------------------------------------
+    # Filling -------------------------------------------------------------------------------------------------------------
 
     def fill(self, next_hop: NodeId, now: float, most: int | None = None) -> None:
         """Towards a neighbour, key in transit first, then what this node is the source of: one batch per link in turn. With
@@ -136,136 +110,7 @@ class Relays:
             for hop in hops
         ]
 
-    def _first_hop(self, line: Line) -> NodeId | None:
-        legs = self._legs(line)
-        return legs[0][1] if legs else None
-
-    def _exceeds(self, next_hop: NodeId, octets: int) -> bool:
-        return self._until is not None and self.spent.get(next_hop, 0) + octets > self._until
-
-    def _legs(self, line: Line) -> list[Leg]:
-        """Where the source sends what it makes for a link: over its route, or over all its components. Nowhere, at other
-        nodes, or while one of them is missing or switched off."""
-        parts = line.route.components or (line.route.link,)
-        found = [part for one in parts if (part := self.lines.get(one)) is not None]
-        legs = [(one.route.link, hop) for one in found if one.starts and (hop := one.route.next_hop) is not None]
-        return legs if len(legs) == len(parts) and line.runs else []
-
-    def _fill_one(self, line: Line, now: float) -> bool:
-        """Sends one batch; False when there is nothing to do now, or nothing to do it with."""
-        pool, legs = self.pools.get(line.route.link), self._legs(line)
-        if pool is None or now < line.paused_until or not all(self.reachable(hop) for _, hop in legs):
-            return False
-        if not pool.synced:
-            self._begin(line, pool, legs, now)
-            return False
-        held, on_the_way = pool.counts()
-        line.turn_window(on_the_way, now, self.wait_seconds)
-        if held >= pool.capacity:
-            line.filling = False
-        elif held < pool.low_mark:
-            line.filling = True
-        count = min(BATCH_BLOCKS, pool.capacity - held, line.window - on_the_way)
-        if not line.filling or count <= 0:
-            return False
-        while count and (self._exceeds(legs[0][1], TAG_KEY + count * BLOCK) or self._any_short(legs, count, ask=count == 1)):
-            count -= 1
-        if not count:
-            return False
-        line.round = now if line.round is None else line.round
-        return self._make(line.route.link, legs, pool.next_numbers(count))
-
-    def _begin(self, line: Line, pool: Pool, legs: list[Leg], now: float) -> None:
-        """Two blocks ahead of all agreement, one for each end, where an end has no key to tag its messages with.
-
-        A relay message is authentic by itself. The session with the far end is up: its Offer came.
-        """
-        if pool.heard and pool.room > 1 and self.mute(pool) and not self._any_short(legs, 2, ask=True):
-            line.paused_until = now + self.pause_seconds
-            self._make(line.route.link, legs, pool.next_numbers(2, both=True))
-
-    def _any_short(self, legs: list[Leg], blocks: int, ask: bool) -> bool:
-        """Whether any leg lacks pads for so many blocks; all that do are asked for."""
-        octets = TAG_KEY + blocks * (BLOCK if len(legs) == 1 else BLOCK + TAG_KEY)
-        return True in [self._pads_short(hop, octets, ask) for _, hop in legs]
-
-    def _make(self, link: LinkId, legs: list[Leg], numbers: Collection[int]) -> bool:
-        """Makes these blocks and sends them; False when there are none."""
-        if len(legs) > 1 and numbers:
-            self._make_shares(link, legs, numbers)
-        elif numbers:
-            self._make_batch(link, legs[0][1], numbers)
-        return len(numbers) > 0
-
-    def _make_batch(self, link: LinkId, next_hop: NodeId, numbers: Collection[int]) -> None:
-        payload, blocks = Key(bytearray()), []
-        for number in numbers:
-            key = Key(self.random(BLOCK))
-            payload.append(key.take(0, BLOCK))
-            blocks.append((number, BLOCK))
-            self.made(link, number, key)
-        self._pass_on(Parcel(link, self.local, 0, tuple(blocks), payload, 0.0), next_hop)
-
-    def _make_shares(self, link: LinkId, legs: list[Leg], numbers: Iterable[int]) -> None:
-        """One share of each block over each leg."""
-        payloads, blocks, marks, pads = [Key(bytearray()) for _ in legs], list[tuple[int, int]](), list[bytes](), 0
-        for number in numbers:
-            block, tag = draw(number, BLOCK, payloads, self.random)
-            self.made(link, number, block)
-            blocks.append((number, BLOCK + TAG_KEY))
-            marks.append(tag)
-        for (part, hop), payload in zip(legs, payloads, strict=True):
-            pads += self._pass_on(Parcel(part, self.local, 0, tuple(blocks), payload, 0.0, len(legs), marks), hop)
-        self._count(link, len(blocks) * BLOCK, pads)
-
     # Every hop -----------------------------------------------------------------------------------------------------------
-
-    def _pads_short(self, neighbour: NodeId, octets: int, ask: bool = True) -> bool:
-        pools = self.towards(neighbour)
-        short = sum(max(0, pool.available - self.reserved.get(pool.link, 0)) for pool in pools) < octets
-        if short:
-            self.lacking[neighbour] = octets
-        if short and ask:
-            for pool in pools:
-                pool.want()
-        return short
-
-    def towards(self, neighbour: NodeId) -> list[Pool]:
-        """Physical links to a neighbour: those that nothing is relayed on."""
-        return [pool for link, pool in self.pools.items() if pool.remote == neighbour and link not in self.lines]
-
-    def _pass_on(self, parcel: Parcel, next_hop: NodeId) -> int:
-        """Pads, sends and wipes; the octets of pad it cost. To be called when there are pads enough."""
-        link, key = parcel.link, parcel.key
-        pad, segments = self._take_pads(link, next_hop, TAG_KEY + len(key), parcel.blocks)
-        bare = Relay(link, parcel.hops, parcel.blocks, segments, b"", b"", parcel.shares, parcel.marks)
-        ciphertext, tag = seal(pad, relay_header(bare), key)
-        self.send(next_hop, msgspec.structs.replace(bare, ciphertext=ciphertext, tag=tag))
-        self._count(link, len(key), len(pad))
-        pad.wipe()
-        key.wipe()
-        return len(pad)
-
-    def _count(self, link: LinkId, relayed: int, pads: int) -> None:
-        total = self.total(link)
-        total.relayed += relayed
-        total.pads += pads
-        self.journal.relay_totals(link, total)
-
-    def _take_pads(
-        self, link: LinkId, next_hop: NodeId, octets: int, blocks: tuple[tuple[int, int], ...]
-    ) -> tuple[Key, tuple[Segment, ...]]:
-        pad, segments = Key(bytearray()), list[Segment]()
-        for pool in self.towards(next_hop):
-            share = min(octets - len(pad), pool.available)
-            if share and (taken := pool.allocate(share, "relay", _consumer(link, self.local, next_hop, blocks))):
-                pad.append(taken.key)
-                segments += taken.segments
-                self._count(pool.link, 0, share)
-        if len(pad) != octets:
-            raise AssertionError("pads were counted wrongly")
-        self.spent[next_hop] = self.spent.get(next_hop, 0) + octets
-        return pad, tuple(segments)
 
     def on_relay(self, sender: NodeId, message: Relay, now: float) -> None:
         """Takes a batch one hop further, or in. Raises PeerViolation for one that its sender cannot have meant."""
@@ -289,23 +134,6 @@ class Relays:
         finally:
             pad.wipe()
         self._forward(sender, message, key, now)
-
-    def _claim_pads(self, sender: NodeId, message: Relay) -> Key:
-        """Whatever becomes of the message, its pads are used up."""
-        by_link: dict[LinkId, list[Segment]] = {}
-        for segment in message.pad:
-            by_link.setdefault(LinkId(segment.link), []).append(segment)
-        pools = {link: self.pools.get(link) for link in by_link}
-        pad = Key(bytearray())
-        consumer = _consumer(LinkId(message.link), sender, self.local, message.blocks)
-        for link, segments in by_link.items():
-            pool = pools[link]
-            if pool is None or pool.remote != sender or link in self.lines:
-                raise Refused(f"no link {link} between the two nodes")
-            taken = pool.claim(segments, "relay", consumer)
-            pad.append(taken.key)
-            self._count(link, 0, sum(segment.length for segment in segments))
-        return pad
 
     def _open(self, sender: NodeId, message: Relay, pad: Key) -> Key:
         line = self.lines.get(LinkId(message.link))
@@ -427,11 +255,6 @@ class Relays:
             whole.paused_until, whole.window, whole.round = now + self.pause_seconds, 1, None
             pool.burn([number for number in message.blocks if not pool.confirmed(number)])
 
-    def _count_failure(self, link: LinkId) -> None:
-        total = self.total(link)
-        total.failures += 1
-        self.journal.relay_totals(link, total)
-
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -462,8 +285,3 @@ class Passage:
 
     def waits(self) -> int:
         return 0
-
-
-def _consumer(link: LinkId, sender: NodeId, receiver: NodeId, blocks: Iterable[tuple[int, int]]) -> str:
-    first = next((number for number, _ in blocks), 0)
-    return f"{link}/{first}/{sender}>{receiver}"

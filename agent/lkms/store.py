@@ -161,7 +161,7 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
-    # Notes: pool.Journal, stream_end.StreamJournal, delivery_end.DeliveryJournal, relay.RelayJournal ----------------------
+    # Notes: pool.Journal, stream_end.StreamJournal, delivery_end.DeliveryJournal, relay_pads.RelayJournal ------
 
     def block(self, link: LinkId, number: int, cursor: int, size: int, ours: bool, made: float, key: Key) -> None:
         sealed = self._seal.close(key, "block", link, number, cursor, size)

@@ -15,7 +15,7 @@ from two_ends import BLOCK, LINK, Agreement, End
 
 from qswitch.agent.config import MAX_CAPACITY_BLOCKS
 from qswitch.agent.errors import PeerViolation
-from qswitch.agent.lkms import relay, tags
+from qswitch.agent.lkms import lines, tags
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.otp import TAG_KEY, BadTag, check, sign
 from qswitch.agent.lkms.pool import MAX_LEAP, RESERVE, Block, Pool, Refused, Totals
@@ -467,14 +467,14 @@ def test_what_the_documents_say_of_tags_is_so() -> None:
     def bound(octets: int) -> float:
         return math.log2(8 * math.ceil(octets / 16)) - 106
 
-    batch = relay.BATCH_BLOCKS * relay.BLOCK
+    batch = lines.BATCH_BLOCKS * lines.BLOCK
     assert "taken, envelope or relay, has 1 MiB: that is 2^-87" in text and bound(MAX_MESSAGE) <= -87
     assert "a million tries stay below 2^-67" in text and bound(MAX_MESSAGE) + math.log2(1e6) < -67
     assert "largest batch of a relay (4 blocks of 4 KiB) it is 2^-92" in text and bound(batch + 1024) < -92
     assert f"at most {(tags.MAX_BOOK - 1) * TAG_KEY} octets" in text
     for octets, said in (
         (batch, "2 KiB (0.2 %) for a MiB of key in batches of 16 KiB"),
-        (relay.BLOCK, "8 KiB (0.8 %) in batches of 4 KiB"),
+        (lines.BLOCK, "8 KiB (0.8 %) in batches of 4 KiB"),
     ):
         assert said in text and f"{TAG_KEY * (1 << 20) // octets >> 10} KiB" in said
         assert f"{100 * TAG_KEY / octets:.1f} %" in said
