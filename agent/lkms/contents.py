@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS keys (
     ksid TEXT, id TEXT, ours INTEGER, made REAL, hops INTEGER, since REAL, sealed BLOB,
     PRIMARY KEY (ksid, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ahead (ksid TEXT PRIMARY KEY, octets INTEGER, burnt INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS paths (link TEXT PRIMARY KEY, paths INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS relays (link TEXT PRIMARY KEY, relayed INTEGER, pads INTEGER, failures INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (
     id INTEGER PRIMARY KEY, link TEXT, block INTEGER, first INTEGER, length INTEGER, kind TEXT, consumer TEXT);
@@ -78,6 +79,7 @@ class Contents:
     readers: dict[KeyStreamId, Readers] = field(default_factory=dict)
     holders: dict[KeyStreamId, dict[str, bool]] = field(default_factory=dict)
     relays: dict[LinkId, LinkTotals] = field(default_factory=dict)
+    paths: dict[LinkId, int] = field(default_factory=dict)  # of links over more than one, over how many their key came
     held: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
     stocks: dict[KeyStreamId, dict[str, StoredKey]] = field(default_factory=dict)
 
@@ -116,4 +118,5 @@ def load(database: sqlite3.Connection, seal: Seal) -> Contents:
         (contents.stocks if ours else contents.held).setdefault(ksid, {})[key_id] = StoredKey(key, made, hops, since)
     for link, *numbers in database.execute("SELECT * FROM relays"):
         contents.relays[link] = LinkTotals(*numbers)
+    contents.paths.update(database.execute("SELECT link, paths FROM paths"))
     return contents

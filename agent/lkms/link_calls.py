@@ -40,10 +40,9 @@ class LinkCalls(Core, ABC):
 
         When its key is to come over more paths, that which came over fewer is erased: a node between knows it.
         """
-        had, self._configs[link.link] = self._configs.get(link.link, link), link
-        remote = far_end(link)
+        self._configs[link.link], remote = link, far_end(link)
         pool = self._pools.get(link.link)
-        if pool is not None and (pool.remote != remote or len(had.components) < len(link.components)):
+        if self._widened(link) or (pool is not None and pool.remote != remote):
             self._remove_pool(link.link)
             pool = None
         if link.type is LinkType.VIRTUAL:
@@ -57,6 +56,15 @@ class LinkCalls(Core, ABC):
             self._offer(pool)
             pool.meet()
         self._poke()
+
+    def _widened(self, link: LinkConfig) -> bool:
+        """Whether the key there is, or that is stored since a time before this process, came over fewer paths."""
+        paths = max(1, len(link.components))
+        had = self._saved.paths.get(link.link, 1)
+        if paths != had:
+            self._saved.paths[link.link] = paths
+            self._store.paths(link.link, paths)
+        return had < paths
 
     def _add_pool(self, link: LinkId, remote: NodeId) -> Pool:
         totals = self._saved.totals.pop(link, None) or Totals()
@@ -75,6 +83,8 @@ class LinkCalls(Core, ABC):
         self._configs.pop(link, None)
         self._relays.remove(link)
         self._store.relay_gone(link)
+        self._saved.paths.pop(link, None)
+        self._store.paths(link, 1)
         self._remove_pool(link)
         self._choose_peers()
         self._poke()

@@ -50,6 +50,13 @@ class Notes(ABC):
         numbers = (totals.relayed, totals.pads, totals.failures)
         self._note("INSERT OR REPLACE INTO relays VALUES (?, ?, ?, ?)", link, *numbers)
 
+    def paths(self, link: LinkId, paths: int) -> None:
+        """Over so many node-disjoint paths comes, or came, the key of a link."""
+        if paths > 1:
+            self._note("INSERT OR REPLACE INTO paths VALUES (?, ?)", link, paths)
+        else:
+            self._note("DELETE FROM paths WHERE link = ?", link)
+
     def relay_gone(self, link: LinkId) -> None:
         self._note("DELETE FROM relays WHERE link = ?", link)
 

@@ -272,6 +272,30 @@ async def test_what_fewer_paths_brought_is_burnt_when_there_are_to_be_more(net: 
     assert not any(node.seen.alarms for node in net.nodes.values())
 
 
+async def test_what_fewer_paths_brought_is_burnt_also_when_nodes_learn_of_more_as_they_start(net: Net) -> None:
+    """Neither end was there when the link was given more paths, so that only their stores know how many there were."""
+    await star(net, 150)
+    link = await net.route(90, "a", "b", "e")
+    await until(lambda: len(stored(net, "a", link).keys() & stored(net, "e", link).keys()) > 4)
+    a, e = net.nodes["a"], net.nodes["e"]
+    known = {*stored(net, "a", link).values(), *stored(net, "e", link).values()}
+    for end in (a, e):
+        await end.keys.stop()
+        del end.links[link]
+    for end in (a, e):
+        await end.restart()
+    await net.paths(90, *ROUTES)
+    await until(lambda: len(stored(net, "a", link).keys() & stored(net, "e", link).keys()) > 4)
+    assert known and not known & {*stored(net, "a", link).values(), *stored(net, "e", link).values()}
+    kept = stored(net, "a", link)
+    await a.crash()
+    await a.restart()
+    assert stored(net, "a", link).items() <= kept.items() and stored(net, "a", link), "as many paths as before: it is kept"
+    await open_stream(net, "a", "e", link)
+    assert await read(net, "a", 0) == await read(net, "e", 0)
+    assert not any(node.seen.alarms for node in (a, e))
+
+
 def test_a_component_has_no_store() -> None:
     config = LinkConfig(link_id(1), LinkType.VIRTUAL, remote_node=node_id("b"), next_hops=(node_id("b"),))
     assert far_end(config) == node_id("b")
