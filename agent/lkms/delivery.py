@@ -18,7 +18,7 @@ kept for its time to live. An end takes no more keys than it has room for, and s
 Whether an end is master or slave of a key: delivery_master.py, delivery_slave.py. How the ends meet stands here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from qswitch.protocol.lkms import KeyHello, KeyMeet, KeyMet, KeySync, KeyTaken
@@ -83,9 +83,10 @@ class Delivery(DeliveryMaster):
             self._met(message.missing, message.room)
 
     def _put_by(self) -> list[str]:
-        """To tell the other end: what is not among it counts as delivered there."""
+        """To tell the other end: what is not among it counts as delivered there. What waits for the rest of an order is."""
         self.told += 1
-        return [*self.ready, *self.doubtful]
+        waiting = [key_id for order in self.orders for key_id in order.keys]
+        return [*self.ready, *self.doubtful, *waiting]
 
     def _compare(self, stock: Sequence[str]) -> list[str]:
         """What of the other's stock is not here; what is here and not in it, the other has delivered, or lost."""
@@ -95,19 +96,28 @@ class Delivery(DeliveryMaster):
                 self._begin(key_id, one, now)
         return [key_id for key_id in stock if key_id not in self.held]
 
-    def _met(self, missing: Iterable[str], room: int) -> None:
+    def _met(self, missing: Collection[str], room: int) -> None:
         for key_id in missing:
             lost = self.ready.pop(key_id, None) or self.doubtful.pop(key_id, None)
             if lost is not None:
                 lost.key.wipe()
                 self.ahead.discard(key_id)
                 self.journal.key_gone(self.config.ksid, key_id)
+        self._lose(set(missing))
         self.ready |= self.doubtful
         self.doubtful.clear()
         self.told += 1  # what was taken meanwhile was not looked for among what is missing
         self.taken.clear()  # the comparison has told
         self.sent = self.received = 0
         self.synced, self.room = True, room
+
+    def _lose(self, missing: Collection[str]) -> None:
+        """Other keys are made for the orders that had these; keys that are given cannot be sent under another pad."""
+        for order in list(self.orders):
+            lost = {key_id: order.keys.pop(key_id) for key_id in list(order.keys) if key_id in missing}
+            wipe(lost)
+            if lost and order.wrapped is not None:
+                self.cancel(order)
 
     # Time, and the end -----------------------------------------------------------------------------------------------------
 

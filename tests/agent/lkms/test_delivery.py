@@ -544,6 +544,22 @@ def test_what_the_other_end_has_lost_is_not_put_back(machine: Agreement) -> None
     assert key_id not in {**a.delivery.ready, **a.delivery.doubtful}
 
 
+def test_what_waits_for_the_rest_of_its_order_is_not_delivered_when_the_other_end_has_lost_it(machine: Agreement) -> None:
+    a, b = machine.both
+    order = a.delivery.order(5, 20)
+    a.delivery.serve(2 * 20)
+    for end in (0, 1):
+        machine.commit(end)
+        machine.arrive(1 - end, 100)
+    assert len(order.keys) == 2
+    lost = set(order.keys)
+    b.delivery.held.clear()
+    machine.connect()
+    machine.run()
+    assert order.done and len(order.keys) == 5 and not lost & set(order.keys)
+    assert set(order.keys) <= set(b.delivery.held)
+
+
 def test_a_key_that_was_asked_for_and_not_handed_out_is_erased_in_time(machine: Agreement) -> None:
     """Even if its master says only in between that it has it."""
     b = machine.both[1]
