@@ -73,18 +73,18 @@ def _master_key(config: LkmsConfig, database: sqlite3.Connection) -> dict[str, A
     name = mark(database)
     since = database.execute("SELECT since FROM master").fetchone()[0] if name else None
     try:
-        found = _find(config, name)
-        found[0].wipe()
-        problem = "the successor holds: a rotation is to be finished" if found[1] else ""
+        key, following = _find(config, name)
+        key.wipe()
+        opens, note = True, "the successor holds: a rotation is to be finished" if following else ""
     except StorageFailed as error:
-        problem = error.problem
+        opens, note = False, error.problem
     source = describe(config.master_key)
     return {
         "source": source,
         "fingerprint": name,
         "since": since,
-        "opens": not problem or "holds" in problem,
-        "note": problem,
+        "opens": opens,
+        "note": note,
     }
 
 

@@ -505,3 +505,11 @@ def test_status_of_a_store_whose_master_key_is_gone(tmp_path: Path) -> None:
     shown = inspection.status(config(tmp_path), None)
     assert not shown["master_key"]["opens"] and "No such file" in shown["master_key"]["note"]
     assert not (tmp_path / "master.key").exists(), "looking makes no key"
+
+
+def test_status_of_a_store_whose_master_key_is_damaged(tmp_path: Path) -> None:
+    """Its problem says how much the file holds, and is none of a rotation's."""
+    fill(tmp_path)
+    (tmp_path / "master.key").write_bytes(bytes(5))
+    shown = inspection.status(config(tmp_path), None)["master_key"]
+    assert not shown["opens"] and "holds 5 octets" in shown["note"]
