@@ -67,6 +67,8 @@ from .stream_rules import (
     check_paths,
     counter_proposal,
     is_update,
+    joining,
+    joins,
     members,
     metadata,
     of_network,
@@ -179,13 +181,20 @@ class ApplicationTable:
     async def open_connect(self, caller: frozenset[str], request: OpenConnect) -> OpenConnectReply:
         (source, one), (destination, other) = without_paths(request.source), without_paths(request.destination)
         me, peer = parties(caller, source, destination)
-        if (nearest := counter_proposal(request.qos)) is not None:
+        nearest = counter_proposal(request.qos)
+        if nearest is not None and self._joins(me, request.ksid):
+            nearest = counter_proposal(joining(request.qos))
+        if nearest is not None:
             return OpenConnectReply(Status.QOS_NOT_MET, nearest, request.ksid)
         try:
             return await self._open_connect(me, peer, request, max(one, other))
         except QosNotMet as error:
             log.info("call refused call=OpenConnect reason=%r", str(error))
             return OpenConnectReply(Status.QOS_NOT_MET, of_network(request.qos, error.offered), request.ksid)
+
+    def _joins(self, me: str, ksid: str | None) -> bool:
+        have = self._streams.get(KeyStreamId(ksid or ""))
+        return have is not None and joins(have.entry, me)
 
     async def _open_connect(self, me: str, peer: str, request: OpenConnect, paths: int) -> OpenConnectReply:
         """Waits as long as this caller says, and no longer; GET_KEY, as long as the stream's opener said."""
@@ -260,16 +269,17 @@ class ApplicationTable:
             return stale
 
     async def _open(self, have: Stream, me: str, request: OpenConnect, seconds: float) -> OpenConnectReply:
-        before, joins = have.phase, me in have.sharing and me not in have.holders
+        before, shares = have.phase, me in have.sharing and me not in have.holders
         if not self._step(have, StreamEvent.OPEN):
             raise UnknownKeyStream(have.ksid)
         mine = have.holders.setdefault(me, Holder(open=False))
         if not mine.open or before is not Phase.ATTACHED:
             mine.opened = False
         mine.open = True
-        have.qos = replace(request.qos, key_chunk_size=request.qos.key_chunk_size or have.qos.key_chunk_size)
+        asked = joining(request.qos) if joins(have.entry, me) else request.qos
+        have.qos = replace(asked, key_chunk_size=asked.key_chunk_size or have.qos.key_chunk_size)
         mine.timeout, mine.qos = seconds, have.qos
-        if before is not Phase.CONFIGURED and not joins and is_update(have.entry, requested(request.qos)):
+        if before is not Phase.CONFIGURED and not shares and is_update(have.entry, requested(request.qos)):
             self._notify(
                 ApplicationQosUpdate(have.ksid, updated(have.entry.qos, requested(request.qos)), request.qos.priority)
             )

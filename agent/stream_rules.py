@@ -249,6 +249,16 @@ def offered(entry: ApplicationConfig, asked: etsi004.Qos, chunk_size: int, timeo
     )
 
 
+def joins(entry: ApplicationConfig, me: str) -> bool:
+    """Whether an application comes to a key stream that another has registered."""
+    return entry.server_app_id not in (None, me)
+
+
+def joining(qos: etsi004.Qos) -> etsi004.Qos:
+    """What counts of the QoS of who joins: what is registered holds, no limit included (004 clause 6.1, table 1)."""
+    return replace(qos, max_bps=0, min_bps=0, jitter=0, priority=0, ttl=0)
+
+
 def updated(registered: Qos, asked: Qos) -> Qos:
     """What an application that opens its stream again is to have: what it does not name stays."""
     named = ("max_bandwidth_bps", "min_bandwidth_bps", "ttl_seconds", "jitter_bps", "timeout_ms")

@@ -222,6 +222,30 @@ def test_the_first_qos_counts(pair: Pair, second: Qos, member: str) -> None:
     assert getattr(joined.qos, member) == getattr(first.qos, member)
 
 
+@pytest.mark.parametrize("member", ["max_bps", "min_bps", "ttl", "priority", "jitter"])
+def test_the_first_qos_counts_where_it_names_nothing(pair: Pair, member: str) -> None:
+    """Clause 6.1, table 1, note: what is registered may be that there is no limit; the second peer sets none either."""
+    first = pair.a.open(*pair.uris, UNSPECIFIED)
+    joined = pair.b.open(*pair.uris, ELSEWHERE, first.ksid)
+    assert joined.status == 0 and first.qos and joined.qos
+    assert getattr(joined.qos, member) == getattr(first.qos, member) == 0
+
+
+@pytest.mark.parametrize("asked", [Qos(max_bps=100, min_bps=200)], ids=["min-above-max"])
+def test_who_joins_is_not_refused_for_its_rates(pair: Pair, asked: Qos) -> None:
+    """Clause 6.1, table 1, note: whatever rates the second peer sends, the registered ones are returned."""
+    first = pair.a.open(*pair.uris, Qos(max_bps=90_000))
+    joined = pair.b.open(*pair.uris, asked, first.ksid)
+    assert joined.status == 0 and joined.qos and (joined.qos.max_bps, joined.qos.min_bps) == (90_000, 0)
+
+
+def test_who_joins_sets_no_limit_to_what_it_reads(pair: Pair) -> None:
+    """Clause 6.1, table 1, note: a joiner's own Max_bps is none of the stream's."""
+    first = pair.a.open(*pair.uris, UNSPECIFIED)
+    assert first.ksid and pair.b.open(*pair.uris, Qos(max_bps=8), first.ksid).status == 0
+    assert [pair.b.get(first.ksid, index).status for index in range(8)] == [0] * 8
+
+
 # Who calls -----------------------------------------------------------------------------------------------------------
 
 
