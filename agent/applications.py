@@ -441,11 +441,15 @@ class ApplicationTable:
         try:
             await self._settle(have)
         except NodeError as error:
-            have.unsettled = True  # `refresh` tries again
             log.warning("key stream not as configured, will try again ksid=%s error=%s", have.ksid, error)
 
     async def _settle(self, have: Stream) -> None:
-        if await settle(have, self._keys) and self._streams.get(have.ksid) is have:
+        try:
+            gone = await settle(have, self._keys)
+        except BaseException:  # also of a caller who hung up: what it wanted is done all the same
+            have.unsettled = True  # `refresh` tries again
+            raise
+        if gone and self._streams.get(have.ksid) is have:
             del self._streams[have.ksid]
             self._changed()
 

@@ -70,7 +70,7 @@ class Stream:
     peer_seen: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     known: StreamConfig | None = None  # to the key manager
-    attached: bool | None = None  # to the key manager; None: as it was before this process
+    attached: bool | None = None  # to the key manager; None: not known, as of before this process
     unsettled: bool = False
     floor: Floor | None = None  # of a stream with a min_bandwidth
     periods: Periods | None = None  # None: not known to the key manager yet
@@ -138,6 +138,7 @@ async def _bring_about(have: Stream, keys: StreamKeys) -> None:
         await keys.hold(have.ksid, holders)
     if have.phase is Phase.RECOVERED or have.attached == attached:
         return
+    have.attached = None  # a call that fails may have done its part, and waited for the disk only
     await (keys.attach if attached else keys.detach)(have.ksid)
     have.attached = attached
 

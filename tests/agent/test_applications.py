@@ -16,6 +16,7 @@ from qswitch.agent.errors import (
     NoConnection,
     NodeError,
     PeerNotConnected,
+    StorageFailed,
     TimedOut,
     Unauthorised,
     UnknownKeyStream,
@@ -681,6 +682,70 @@ async def test_a_minimum_that_is_not_held_is_told_once_and_when_it_is_again(
         a.table.refresh()
     unmet = ApplicationQosUpdate(STREAM, Qos(min_bandwidth_bps=60_000), unmet_min_bps=100_000)
     assert a.said[before:] == [unmet, ApplicationQosUpdate(STREAM, promised)]
+
+
+def fails(node: Node, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a key manager whose disk is full: the work is done and noted, and the caller told that it is not on disk."""
+    does = getattr(node.keys, name)
+
+    async def failing(ksid: KeyStreamId) -> None:
+        await does(ksid)
+        raise StorageFailed("disk is full")
+
+    monkeypatch.setattr(node.keys, name, failing)
+
+
+async def test_who_opens_after_a_close_that_met_a_full_disk_is_attached(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = nodes
+    await opened(a, b)
+    fails(a, "detach", monkeypatch)
+    with pytest.raises(StorageFailed):
+        await a.close(ALICE)
+    monkeypatch.undo()
+    assert (await a.open(ALICE, BOB, STREAM))[0] is Status.SUCCESS
+    assert b.keys.peer_attached(STREAM)
+
+
+async def test_an_open_that_met_a_full_disk_leaves_nothing_attached(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = nodes
+    for one in nodes:
+        one.push(entry(one.node))
+    fails(a, "attach", monkeypatch)
+    with pytest.raises(StorageFailed):
+        await a.open(ALICE, BOB, STREAM)
+    assert not b.keys.peer_attached(STREAM)
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_a_close_that_was_not_done_at_once_is_done_soon(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, hangs_up: bool
+) -> None:
+    """The caller may be gone, and does not call again."""
+    a, b = nodes
+    await opened(a, b)
+    waits = asyncio.Event()
+
+    async def hold(_ksid: KeyStreamId, _holders: Mapping[str, bool]) -> None:
+        waits.set()
+        if not hangs_up:
+            raise StorageFailed("disk is full")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(a.keys, "hold", hold)
+    closing = asyncio.ensure_future(a.close(ALICE))
+    await waits.wait()
+    if hangs_up:
+        closing.cancel()
+    with pytest.raises((StorageFailed, asyncio.CancelledError)):
+        await closing
+    monkeypatch.undo()
+    a.table.refresh()
+    await asyncio.sleep(0.01)
+    assert not b.keys.peer_attached(STREAM)
 
 
 async def test_calls_for_one_stream_that_all_fail_leave_nothing_attached(nodes: tuple[Node, Node]) -> None:

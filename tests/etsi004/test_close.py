@@ -1,7 +1,7 @@
 """CLOSE: what it ends, and what it must leave to the other side."""
 
 import pytest
-from etsi004_callers import CALLERS, Qos
+from etsi004_callers import CALLERS, CLOSE, Qos, frame, ksid_octets
 from etsi004_network import Network, Pair, Pairs, until
 
 
@@ -95,3 +95,11 @@ def test_opened_again(pair: Pair, network: Network) -> None:
     assert pair.b.open(*pair.uris, Qos(), ksid).status == early.result(10).status == 0
     after = [pair.a.get(ksid, index).key for index in range(5)]
     assert after == [pair.b.get(ksid, index).key for index in range(5)] and not before & set(after)
+
+
+def test_closing_and_hanging_up(pair: Pair, network: Network) -> None:
+    """Clause 6.1, table 1: CLOSE ends the association also of a caller who does not wait for the reply."""
+    ksid = pair.opened()
+    with pair.a.who.connect(False) as connection:
+        connection.sendall(frame(pair.a.version, CLOSE, ksid_octets(ksid)))
+    until(lambda: not network.peer_attached("b", ksid))
