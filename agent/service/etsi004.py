@@ -265,6 +265,8 @@ class _Connection(asyncio.Protocol):
 
 
 def _refusal(request: Request, status: Status) -> Reply:
+    if status is Status.INSUFFICIENT_KEY and not isinstance(request, GetKey):
+        status = Status.NO_CONNECTION  # table 2 has 2 of GET_KEY alone
     match request:
         case OpenConnect():
             return OpenConnectReply(status, request.qos, request.ksid)

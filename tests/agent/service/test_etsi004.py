@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qswitch.agent.config import ServiceConfig, TlsFiles
-from qswitch.agent.errors import ConfigurationError, KeyStreamInUse, UnknownKeyStream
+from qswitch.agent.errors import ConfigurationError, KeyStreamInUse, StorageFailed, UnknownKeyStream
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.model import Endpoint
 from qswitch.agent.service import etsi004
@@ -229,6 +229,20 @@ async def test_errors_become_statuses(connect: Connect) -> None:
     assert isinstance(unknown, ReceivedKey) and unknown.reply.status is Status.PEER_NOT_CONNECTED
     defect = await peer.call(OpenConnect("defect", DESTINATION, Qos(32)))
     assert isinstance(defect, OpenConnectReply) and defect.status is Status.NO_CONNECTION
+
+
+async def test_status_2_is_of_get_key_alone(connect: Connect, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """004 table 2 has it of no other call, which then says 4, as of any."""
+
+    async def fails(_caller: frozenset[str], _request: object) -> None:
+        raise StorageFailed("disk is full")
+
+    for name in ("open_connect", "get_key", "close"):
+        monkeypatch.setattr(service, name, fails)
+    peer = await connect()
+    opened, key, closed = [await peer.call(one) for one in (opening(), GetKey(KSID, 0), Close(KSID))]
+    assert isinstance(opened, OpenConnectReply) and isinstance(key, ReceivedKey) and isinstance(closed, CloseReply)
+    assert (opened.status, key.reply.status, closed.status) == (4, 2, 4)
 
 
 async def test_a_chunk_that_fits_no_reply_gets_a_counter_proposal(connect: Connect) -> None:
