@@ -169,7 +169,8 @@ def verify(file: Path, output: str) -> None:
     and owners of blocks, positions of key streams, totals and the ledger (where one is kept) agree; no octet was used twice.
     SQLite's own check passes, and the files are for their owner only. What is harmless, as a log left by a crash, is noted.
 
-    May be called while the agent runs: it looks at one moment of the store. Exit status 1 if anything is wrong.
+    May be called while the agent runs: it looks at one moment of the store. It needs the master key itself: of a credential
+    or a variable, provide it to this command as to the agent. Exit status 1 if anything is wrong.
     """
     with _told():
         config = load(file).lkms

@@ -38,7 +38,7 @@ _CONFIG = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("quantum-switch"), prog_name="qkd-agent")
 def main() -> None:
-    """The agent of an SD-QKD node: key management, QKD devices, ETSI 004, and the ETSI 015 datastore.
+    """The agent of an SD-QKD node: key management, QKD devices, ETSI 004 and 014, the ETSI 015 datastore.
 
     \b
     qkd-agent run --config agent.toml
