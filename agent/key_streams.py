@@ -136,7 +136,8 @@ async def _bring_about(have: Stream, keys: StreamKeys) -> None:
     holders = {name: one.open for name, one in have.holders.items()}
     if holders != keys.holders(have.ksid):  # before anything is delivered to them
         await keys.hold(have.ksid, holders)
-    if have.phase is Phase.RECOVERED or have.attached == attached:
+    unknown = have.phase is Phase.RECOVERED and (have.open or not have.holders)  # else a crash may have come within a CLOSE
+    if unknown or have.attached == attached:
         return
     have.attached = None  # a call that fails may have done its part, and waited for the disk only
     await (keys.attach if attached else keys.detach)(have.ksid)

@@ -593,6 +593,19 @@ async def test_after_a_restart_a_closed_stream_is_opened_before_it_is_read(nodes
     assert (await a.get(ALICE, index=2))[0] is Status.SUCCESS
 
 
+async def test_after_a_crash_within_a_close_it_is_done(nodes: tuple[Node, Node]) -> None:
+    """Who holds the stream was on disk, that it has closed not yet."""
+    a, b = nodes
+    await opened(a, b)
+    await a.keys.hold(STREAM, {ALICE: False})
+    a.restart()
+    a.push(entry(a.node))
+    await asyncio.sleep(0.01)
+    assert not b.keys.peer_attached(STREAM)
+    with pytest.raises(UnknownKeyStream):
+        await a.get(ALICE)
+
+
 async def test_get_key_says_why_not(nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qswitch.agent.applications.PEER_SECONDS", 0.01)
     a, b = nodes
