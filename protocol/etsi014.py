@@ -65,7 +65,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     status_extension: dict[str, Any] | None = None
 
 
-DISJOINT_PATHS = "disjoint_paths"
+DISJOINT_PATHS = "qswitch_disjoint_paths"
 """The one extension_mandatory that is known: its key is relayed over so many paths that share no node between the ends."""
 
 

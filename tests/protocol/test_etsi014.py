@@ -119,6 +119,12 @@ def test_what_may_be_asked_for() -> None:
     assert etsi014.check(KeyRequest(128, 8192, ["b"], [], [{"acme_x": 1}]), Limits()) == (128, 8192)
 
 
+def test_our_extension_has_a_vendor_s_prefix() -> None:
+    """014 has it of the name of every extension, so that those of two vendors never meet."""
+    assert etsi014.DISJOINT_PATHS.startswith("qswitch_")
+    assert etsi014.disjoint_paths(KeyRequest(extension_mandatory=[{"qswitch_disjoint_paths": 2}])) == 2
+
+
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=5))
 def test_containers_there_and_back(keys: list[bytes]) -> None:
     body = etsi014.build_container((str(number), key) for number, key in enumerate(keys))

@@ -382,7 +382,7 @@ async def test_a_pair_that_does_not_get_what_it_was_promised_is_told_of_and_when
 async def test_keys_over_disjoint_paths_are_those_of_a_pair_of_their_own(world: World) -> None:
     a, b, path = await world.client("a-1"), await world.client("b-1"), build_path("b-1", Method.ENC_KEYS)
     plain = await a.enc("b-1")
-    asked = {"number": 2, "extension_mandatory": [{"disjoint_paths": 2}]}
+    asked = {"number": 2, "extension_mandatory": [{"qswitch_disjoint_paths": 2}]}
     world.answers = False
     waiting = asyncio.ensure_future(a("POST", path, asked))
     await until(lambda: len(world.asked) == 2)
@@ -397,11 +397,11 @@ async def test_keys_over_disjoint_paths_are_those_of_a_pair_of_their_own(world: 
     keys = (await waiting).keys
     assert len(keys) == 2
     assert (await b.dec("a-1", *keys, *plain)).keys == keys | plain, "the slave need not know"
-    refused = await a("POST", path, {"extension_mandatory": [{"disjoint_paths": 9}]})
+    refused = await a("POST", path, {"extension_mandatory": [{"qswitch_disjoint_paths": 9}]})
     assert (refused.status, "from 1 to 8" in refused.json["message"]) == (400, True)
     world.admission = Admission.NO_CONNECTION
     world.answers = True
-    refused = await a("POST", path, {"extension_mandatory": [{"disjoint_paths": 3}]})
+    refused = await a("POST", path, {"extension_mandatory": [{"qswitch_disjoint_paths": 3}]})
     assert (refused.status, "no link has room" in refused.json["message"]) == (503, True)
 
 
