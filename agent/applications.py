@@ -40,6 +40,7 @@ from .errors import (
 )
 from .floors import watch
 from .key_streams import Holder, Stream, StreamKeys, settle
+from .lkms.clock import Clock
 from .lkms.keys import Key
 from .lkms.manager import Chunk
 from .model import (
@@ -115,6 +116,7 @@ class ApplicationTable:
         self._registrations: list[_Registration] = []
         self._recovering = True
         self._with_statistics = True
+        self._clock = Clock()  # steady: one that is set back would hold statistics up
         self._ages = 0
         self._node = NodeId("")
 
@@ -445,7 +447,7 @@ class ApplicationTable:
 
     async def _settle(self, have: Stream) -> None:
         try:
-            gone = await settle(have, self._keys)
+            gone = await settle(have, self._keys, self._clock.moment())
         except BaseException:  # also of a caller who hung up: what it wanted is done all the same
             have.unsettled = True  # `refresh` tries again
             raise
@@ -475,7 +477,7 @@ class ApplicationTable:
     def _count(self, have: Stream) -> None:
         if have.periods is not None and have.known is not None:
             bits = self._keys.consumed_bits(have.ksid)
-            have.periods.count(bits, datetime.now(UTC), last=have.phase is not Phase.ATTACHED)
+            have.periods.count(bits, self._clock.moment(), last=have.phase is not Phase.ATTACHED)
 
     def _watch(self, have: Stream) -> None:
         """Tells when the stream does not get what it was promised, and when it does again."""

@@ -25,6 +25,7 @@ from qswitch.protocol.etsi015 import MAX_DISJOINT_PATHS
 from .config import Etsi014Config
 from .errors import InsufficientKey, InvalidValue, NoConnection, NodeError, Unauthorised, UnknownKeys, UnknownKeyStream
 from .floors import Floor, watch
+from .lkms.clock import Clock
 from .lkms.keys import Key
 from .lkms.manager import DeliveryConfig
 from .lkms.promises import UNPROMISED, Terms
@@ -136,6 +137,7 @@ class AssociationTable:
         self._local: set[KeyStreamId] = set()
         self._ids = {uri: name for name, uri in config.saes.items()}
         self._with_statistics = True
+        self._clock = Clock()  # steady: one that is set back would hold statistics up
 
     @property
     def limits(self) -> Limits:
@@ -177,7 +179,7 @@ class AssociationTable:
             elif wanted is not None and wanted != pair.known:
                 await self._keys.configure_delivery(wanted)
             if wanted is not None and pair.periods is None:  # before anything is delivered
-                pair.periods = Periods(datetime.now(UTC), self._keys.delivered_bits(pair.ksid))
+                pair.periods = Periods(self._clock.moment(), self._keys.delivered_bits(pair.ksid))
             pair.known = wanted
         if pair.entry is None and not pair.calls:
             self._pairs.pop(pair.ksid, None)
@@ -442,7 +444,7 @@ class AssociationTable:
 
     def refresh(self) -> None:
         """To be called about once a second: statistics, what did not work before."""
-        now = datetime.now(UTC)
+        now = self._clock.moment()
         for pair in list(self._pairs.values()):
             if pair.unsettled:
                 self._tasks.spawn(self._settle_later(pair), f"pair {pair.ksid}")

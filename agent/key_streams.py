@@ -7,7 +7,7 @@ so that it may be called at any time, again after a failure, and from calls and 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 from qswitch.protocol.etsi004 import Qos as StreamQos
@@ -109,7 +109,7 @@ class Stream:
         return self.entry.remote_node is not None and self.entry.type is ApplicationType.CLIENT
 
 
-async def settle(have: Stream, keys: StreamKeys) -> bool:
+async def settle(have: Stream, keys: StreamKeys, now: datetime) -> bool:
     """Brings the key manager to what the stream's phase and entry want; true when that is to have nothing of it any more.
 
     Raises what the key manager raises; what was done until then is remembered.
@@ -122,16 +122,16 @@ async def settle(have: Stream, keys: StreamKeys) -> bool:
             have.known, have.attached = None, False
         have.erase = False
         if keep:
-            await _bring_about(have, keys)
+            await _bring_about(have, keys, now)
         return have.removed
 
 
-async def _bring_about(have: Stream, keys: StreamKeys) -> None:
+async def _bring_about(have: Stream, keys: StreamKeys, now: datetime) -> None:
     if (config := _config(have)) != have.known:
         await keys.configure_stream(config)
         have.known = config
     if have.periods is None:  # before anything is delivered
-        have.periods = Periods(datetime.now(UTC), keys.consumed_bits(have.ksid))
+        have.periods = Periods(now, keys.consumed_bits(have.ksid))
     attached = have.phase is Phase.ATTACHED
     holders = {name: one.open for name, one in have.holders.items()}
     if holders != keys.holders(have.ksid):  # before anything is delivered to them

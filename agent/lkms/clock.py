@@ -8,6 +8,7 @@ cannot be told from a long rest: what would be beyond TTL is erased. Erased rows
 """
 
 import time
+from datetime import UTC, datetime
 
 
 def _ticks() -> float:
@@ -21,6 +22,9 @@ class Clock:
 
     def now(self) -> float:
         return self._offset + _ticks()
+
+    def moment(self) -> datetime:
+        return datetime.fromtimestamp(self.now(), UTC)
 
     def not_before(self, moment: float) -> None:
         self._offset = max(self._offset, moment - _ticks())

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
 
+from qswitch.agent import applications
 from qswitch.agent.applications import ApplicationTable
 from qswitch.agent.errors import (
     InsufficientKey,
@@ -21,6 +22,7 @@ from qswitch.agent.errors import (
     Unauthorised,
     UnknownKeyStream,
 )
+from qswitch.agent.lkms import clock
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.lkms.manager import Chunk, StreamConfig
 from qswitch.agent.model import (
@@ -39,6 +41,7 @@ from qswitch.agent.model import (
     Notification,
     Qos,
 )
+from qswitch.agent.periods import PERIOD_SECONDS
 from qswitch.agent.stream_rules import (
     KEPT,
     METADATA_SIZE,
@@ -554,6 +557,26 @@ async def test_statistics_have_every_bit_from_the_first(nodes: tuple[Node, Node]
     await a.close(ALICE)
     (period,) = a.table.states()[STREAM].statistics
     assert period.consumed_bits == a.keys.consumed_bits(STREAM) == 3 * 256 and period.start < period.end
+
+
+async def test_a_wall_clock_that_is_set_back_holds_up_no_statistics(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = nodes
+    await opened(a, b)
+    await a.get(ALICE)
+
+    class Yesterday(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Yesterday":
+            return super().now(tz) - timedelta(days=1)
+
+    ticks = clock._ticks
+    monkeypatch.setattr(applications, "datetime", Yesterday)
+    monkeypatch.setattr(clock, "_ticks", lambda: ticks() + PERIOD_SECONDS + 1)
+    a.table.refresh()
+    (period,) = a.table.states()[STREAM].statistics
+    assert period.consumed_bits == 256 and period.start < period.end
 
 
 async def test_after_a_restart_of_the_node_applications_go_on(nodes: tuple[Node, Node]) -> None:
