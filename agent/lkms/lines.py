@@ -9,8 +9,9 @@ from .keys import Key
 BLOCK = 4096
 BATCH_BLOCKS = 4
 WINDOW_BLOCKS = 64
-"""Blocks that may be on their way at once, at most. As with TCP, the window doubles with every round that arrives soon and
-shrinks when one takes long or fails: a slow hop further on must not cost the key of the fast ones before it."""
+"""Blocks that may be on their way at once, at most. As with TCP, the window doubles with every round that needs it and
+arrives soon, and shrinks when one takes long, fails or does not need it: what a hop further on holds up, or loses when it
+goes, must not cost more key of those before it than the link needs."""
 SOON_SECONDS = 1.0
 QUEUE_OCTETS = 1 << 20
 """Key in transit that waits, per next hop; more is refused."""
@@ -52,13 +53,15 @@ class Parcel:
 class Line:
     """What this node does for one virtual link: `route` as configured; `filling` between the low and the high mark.
 
-    `window` is how many blocks go on their way in one round, `round` when the one under way began.
+    `window` is how many blocks go on their way in one round, `round` when the one under way began, `peak` how many of it
+    were on their way at once.
     """
 
     route: LinkConfig
     filling: bool = True
     window: int = 1
     round: float | None = None
+    peak: int = 0
     paused_until: float = 0.0  # after a failure, so that a broken route costs little
 
     @property
@@ -74,8 +77,18 @@ class Line:
         """At the end of a round; one that took half of `slow_seconds` was slow."""
         if self.round is None or on_the_way:
             return
-        if now - self.round < SOON_SECONDS:
+        soon = now - self.round < SOON_SECONDS
+        if soon and self.peak >= self.window:
             self.window = min(WINDOW_BLOCKS, 2 * self.window)
-        elif now - self.round > slow_seconds / 2:
+        elif 2 * self.peak <= self.window or now - self.round > slow_seconds / 2:
             self.window = max(1, self.window // 2)
-        self.round = None
+        self.round, self.peak = None, 0
+
+    def rests(self, until: float) -> None:
+        """After a failure."""
+        self.paused_until, self.window, self.round, self.peak = until, 1, None, 0
+
+    def sends(self, on_the_way: int, now: float) -> None:
+        """So many blocks are on their way now."""
+        self.round = now if self.round is None else self.round
+        self.peak = max(self.peak, on_the_way)

@@ -252,7 +252,7 @@ class Relays(RelaySource):
         if line.route.previous_hop is not None:
             self.send(line.route.previous_hop, RelayNack(message.link, message.blocks, message.reason))
         elif (whole := self.lines.get(line.route.component_of or link)) and (pool := self.pools.get(whole.route.link)):
-            whole.paused_until, whole.window, whole.round = now + self.pause_seconds, 1, None
+            whole.rests(now + self.pause_seconds)
             pool.burn([number for number in message.blocks if not pool.confirmed(number)])
 
 

@@ -49,7 +49,7 @@ class RelaySource(RelayPads):
             count -= 1
         if not count:
             return False
-        line.round = now if line.round is None else line.round
+        line.sends(on_the_way + count, now)
         return self._make(line.route.link, legs, pool.next_numbers(count))
 
     def _begin(self, line: Line, pool: Pool, legs: list[Leg], now: float) -> None:

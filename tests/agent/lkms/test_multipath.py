@@ -254,7 +254,7 @@ async def test_another_path_takes_over(net: Net) -> None:
         await end.keys.remove_link(link_id(92))
     ones += [await read(net, "a", index) for index in range(20, 200)]
     assert ones == [await read(net, "e", index) for index in range(200)]
-    assert net.nodes["d"].keys.relay_totals(link_id(95)).relayed_bits > 0
+    await until(lambda: net.nodes["d"].keys.relay_totals(link_id(95)).relayed_bits > 0)
     audit(net, *map(link_id, (*range(1, 7), 90)))
 
 
@@ -290,10 +290,10 @@ async def test_what_fewer_paths_brought_is_burnt_also_when_nodes_learn_of_more_a
     kept = stored(net, "a", link)
     await a.crash()
     await a.restart()
-    assert stored(net, "a", link).items() <= kept.items() and stored(net, "a", link), "as many paths as before: it is kept"
+    assert stored(net, "a", link).items() & kept.items(), "as many paths as before: it is kept"
     await open_stream(net, "a", "e", link)
     assert await read(net, "a", 0) == await read(net, "e", 0)
-    assert not any(node.seen.alarms for node in (a, e))
+    assert [node.seen.alarms for node in (a, e)] == [[], []]
 
 
 def test_a_component_has_no_store() -> None:
