@@ -109,7 +109,7 @@ class Store(Notes):
         """Writes what is noted, then closes; the log is folded into the file."""
         self._closing = True
         self._hurry.set()
-        while self._writer is not None:
+        while self._writer is not None and not self._writer.done():
             await asyncio.wait([self._writer])
         if self._database is not None:
             with suppress(sqlite3.Error):
@@ -177,6 +177,8 @@ class Store(Notes):
 
     def after(self, callback: Callable[[], None], *, urgent: bool = True) -> None:
         """Runs the callback, in order, once everything noted so far is durable. Not urgent: a moment later is well, too."""
+        if self._gave_up and self._writer is None:  # it never will be
+            return
         if self._writer is None and not self._batch.statements:
             callback()
             return
@@ -198,19 +200,26 @@ class Store(Notes):
 
     async def _write(self) -> None:
         """One batch after the other; what one turn of the loop notes is one batch."""
-        while await self._something():
-            if self._gathers:
-                self._gathers = False
-                _call(self.gather)
-            batch, self._batch, self.turn = self._batch, _Batch(), self.turn + 1
-            self._hurry.clear()
-            await self._persist(batch)
-            for callback in batch.callbacks:
-                _call(callback)
-            for waiter in batch.waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-        self._writer = None
+        batch = self._batch
+        try:
+            while await self._something():
+                if self._gathers:
+                    self._gathers = False
+                    _call(self.gather)
+                batch, self._batch, self.turn = self._batch, _Batch(), self.turn + 1
+                self._hurry.clear()
+                await self._persist(batch)
+                for callback in batch.callbacks:
+                    _call(callback)
+                for waiter in batch.waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+        except BaseException as error:  # what it had in hand may not be on disk: nothing later may be, or leave
+            self._gave_up = self._closing = True
+            self._fail(f"the writer has ended: {error!r}", batch)
+            raise
+        finally:
+            self._writer = None
 
     async def _something(self) -> bool:
         """Gathers notes for a moment. False when there are none and the writer may end."""
@@ -329,19 +338,20 @@ class Store(Notes):
         self._thread.submit(self._follow, path)
 
     def _follow(self, path: Path) -> None:
-        with suppress(sqlite3.Error):
-            self._fold()
         try:
+            with suppress(sqlite3.Error):
+                self._fold()
             follow(path)
-        except StorageFailed:
+        except Exception:
             log.exception("master key rotated, and its file not yet in its place; the next start mends that")
-        self._rotating = False
+        finally:
+            self._rotating = False
 
     # The log ---------------------------------------------------------------------------------------------------------------
 
     async def fold(self) -> None:
         """Folds the write-ahead log into the file and truncates it, so that no old row stays in it."""
-        with suppress(sqlite3.Error):
+        with suppress(Exception):  # the disk's; another time, then
             await self._run(self._fold)
 
     def _fold(self) -> None:

@@ -87,3 +87,24 @@ async def test_nothing_leaves_a_store_that_closes_without_having_written(tmp_pat
     again = Store(tmp_path / "keys.sqlite", tmp_path / "master.key", True, lambda _problem: None)
     assert not (await again.open()).blocks, "what came after a gap was written"
     await again.close()
+
+
+async def test_a_writer_that_is_ended_from_outside_fails_the_store_and_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """What it had in hand may not be written: nothing later may be either, nor leave, and closing must come to an end."""
+    alarms, left = list[str](), list[str]()
+    store = Store(tmp_path / "keys.sqlite", tmp_path / "master.key", True, alarms.append)
+    await store.open()
+    store.totals(LINK, Totals(highest=1))
+    store.after(lambda: left.append("said"))
+    committing = asyncio.ensure_future(store.commit())
+    await asyncio.sleep(0)
+    assert store._writer is not None
+    store._writer.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(StorageFailed, match="ended"):
+            await committing
+        store.totals(LINK, Totals(highest=2))
+        with pytest.raises(StorageFailed):
+            await store.commit()
+        await store.close()
+    assert len(alarms) == 1 and not left
