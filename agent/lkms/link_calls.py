@@ -1,6 +1,7 @@
 """The links of a key manager: their pools, the blocks that devices and relays bring, and what is told of them."""
 
 import asyncio
+import operator
 import os
 from abc import ABC
 from functools import partial
@@ -117,13 +118,14 @@ class LinkCalls(Core, ABC):
         """Takes a block from a device; waits while the link's store is full, or the disk fails.
 
         The block is used only once it is durable at both ends. One of a link that is gone, or whose number came before, is
-        wiped; the latter is an alarm.
+        wiped; the latter is an alarm. Raises TypeError for a number that is no whole one.
         """
         try:
+            number = operator.index(number)  # SQLite takes no numpy.int64, and what it does not take fails the whole store
             while (pool := self._pools.get(link)) is not None and (pool.full or self._store.failing is not None):
                 self._room[link].clear()
                 await self._room[link].wait()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TypeError):
             key.wipe()
             raise
         if pool is None:

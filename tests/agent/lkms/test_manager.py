@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 from key_managers import Net, Node, audit, link_id, material, node_id, until
@@ -604,3 +605,42 @@ async def test_what_is_told_for_too_long_without_key_ends_the_session(net: Net, 
     await net.feed(link, "a", "b", 4)
     await until(lambda: a.keys.levels(link).usable_bits == b.keys.levels(link).usable_bits > 0)
     assert not a.seen.alarms and not b.seen.alarms
+
+
+# What must not end a part for ever --------------------------------------------------------------------------------------
+
+
+class _Counted:
+    """A number of another kind than int, such as numpy's, which SQLite does not take."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+    def __le__(self, other: int) -> bool:
+        return self._value <= other
+
+    def __gt__(self, other: int) -> bool:
+        return self._value > other
+
+    def __mod__(self, other: int) -> int:
+        return self._value % other
+
+
+async def test_a_block_number_that_is_no_int_does_not_fail_the_store_for_ever(net: Net) -> None:
+    """One device of a vendor who counts with a library would keep all links of the node from being written."""
+    await line(net, "ab", 2)
+    a, b = net.nodes.values()
+    await until(lambda: a.keys.levels(link_id(1)).usable_bits == b.keys.levels(link_id(1)).usable_bits > 0)
+    for node in (a, b):
+        await node.keys.deliver(link_id(1), cast(int, _Counted(50)), material(link_id(1), 50))
+    with pytest.raises(TypeError):
+        await a.keys.deliver(link_id(1), cast(int, 51.0), material(link_id(1), 51))
+    await until(lambda: all(one.keys.levels(link_id(1)).usable_bits > 2 * 8 * 4096 for one in (a, b)), 3)
+    for node in (a, b):
+        await node.keys._store.commit()
+        assert node.seen.alarms == []
+        await node.keys.stop()
+        await node.restart()  # all rows open
