@@ -105,7 +105,11 @@ class KeyManager(LinkCalls, StreamCalls, KeyIds, Dispatch, Shortage):
         while True:
             await asyncio.sleep(TICK_SECONDS)
             ticks += 1
-            self._expire()
+            try:
+                self._expire()
+            except Exception:  # too much rests on it, as who waits for a disk: it must not be the last one
+                log.exception("tick failed")
+                self._poke()
             if ticks % FOLD_TICKS == 0 and turn != self._store.turn:
                 turn = self._store.turn
                 await self._store.fold()

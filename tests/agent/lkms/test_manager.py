@@ -644,3 +644,20 @@ async def test_a_block_number_that_is_no_int_does_not_fail_the_store_for_ever(ne
         assert node.seen.alarms == []
         await node.keys.stop()
         await node.restart()  # all rows open
+
+
+async def test_a_tick_that_fails_is_not_the_last_one(net: Net, caplog: pytest.LogCaptureFixture) -> None:
+    """Expiry, what was released ahead, the folding of the log and who waits for a disk all rest on it."""
+    await line(net, "ab", 2)
+    a, _ = net.nodes.values()
+    real, ticks = a.keys._expire, list[str]()
+
+    def expire() -> None:
+        ticks.append("tick")
+        if len(ticks) == 1:
+            raise RuntimeError("a defect")
+        real()
+
+    a.keys._expire = expire  # type: ignore[method-assign]
+    await until(lambda: len(ticks) > 1, 5)
+    assert "a defect" in caplog.text
