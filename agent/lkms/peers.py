@@ -253,9 +253,10 @@ class Peers:
         pause, loop = FIRST_RETRY_SECONDS, asyncio.get_running_loop()
         while True:
             endpoint = wanted.endpoint
-            assert endpoint is not None
             session: Session | None = None
             try:
+                if endpoint is None:  # no longer known, since it was wanted
+                    raise ConnectionError("where it listens is not known")
                 async with asyncio.timeout(CONNECT_SECONDS):
                     _, session = await loop.create_connection(
                         lambda: Session(self, node), endpoint.address, endpoint.port, ssl=self._context
@@ -263,6 +264,8 @@ class Peers:
                 await asyncio.shield(session.closed)  # or `drop`, which cancels, would take it for closed and leave it open
             except (OSError, TimeoutError, ValueError) as error:  # ssl.SSLError is an OSError; no host name is a ValueError
                 log.debug("key manager not reached peer=%s problem=%s", node, error)
+            except Exception:  # whatever it is, the peer is wanted still
+                log.exception("key manager not reached peer=%s", node)
             finally:
                 if session is not None:
                     session.close()

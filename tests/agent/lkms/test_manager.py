@@ -661,3 +661,23 @@ async def test_a_tick_that_fails_is_not_the_last_one(net: Net, caplog: pytest.Lo
     a.keys._expire = expire  # type: ignore[method-assign]
     await until(lambda: len(ticks) > 1, 5)
     assert "a defect" in caplog.text
+
+
+async def test_a_dial_that_fails_in_an_unforeseen_way_is_not_the_last_one(
+    net: Net, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a RuntimeError of the loop about a closed handle: the peer would never be reached again."""
+    loop, calls = asyncio.get_running_loop(), list[str]()
+    real = loop.create_connection
+
+    async def connect(*args: Any, **options: Any) -> Any:
+        calls.append("dial")
+        if len(calls) == 1:
+            raise RuntimeError("unable to perform operation on a closed handle")
+        return await real(*args, **options)
+
+    monkeypatch.setattr(loop, "create_connection", connect)
+    await line(net, "ab", 2)
+    a, b = net.nodes.values()
+    await until(lambda: all(one.keys.levels(link_id(1)).usable_bits > 0 for one in (a, b)), 5)
+    assert "closed handle" in caplog.text
