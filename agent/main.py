@@ -17,6 +17,8 @@ from pathlib import Path
 import click
 import uvloop
 
+from qswitch.protocol.loglines import log_to_stderr
+
 from . import hardening, repository
 from .config import AgentConfig, load
 from .errors import ConfigurationError, NodeError
@@ -92,7 +94,7 @@ def _guarded(work: Callable[[], None]) -> int:
 
 def _log(verbose: bool) -> None:
     level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr(level)
     logging.getLogger("asyncio").setLevel(logging.INFO)
 
 

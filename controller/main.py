@@ -14,6 +14,8 @@ import click
 import uvicorn
 import uvloop
 
+from qswitch.protocol.loglines import log_to_stderr
+
 from .config import ControllerConfig, load
 from .errors import ConfigurationError, ControllerError
 from .northbound.api import make_app
@@ -52,11 +54,7 @@ def main(file: Path, ready_file: Path | None, verbose: bool) -> None:
     It connects to every node of its configuration by NETCONF, joins them by links, assigns key streams to links, and offers
     what it knows and does as an HTTPS API, which qkdctl uses. SIGTERM ends it; the nodes go on as they are.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     for noisy in ("ncclient", "asyncssh", "uvicorn.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

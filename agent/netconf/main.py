@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from qswitch.protocol.loglines import log_to_stderr
+
 from ..config import Engine, FrontConfig, load_front
 from ..errors import ConfigurationError, NodeError
 from ..repository import MARKER, enter
@@ -62,7 +64,7 @@ def main(file: Path, wanted: str | None, ready_file: Path | None, verbose: bool)
     qkd-netconf --version
     """
     level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr(level)
     logging.getLogger("asyncssh").setLevel(logging.INFO if verbose else logging.WARNING)
     try:
         front = load_front(file)
