@@ -17,7 +17,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from .devices.base import DeviceLink, DeviceReport
+from .devices.base import DeviceLink, DeviceReport, legible
 from .errors import DeviceFailed, NodeError
 from .interfaces import InterfaceTable
 from .link_figures import Figures, Load, Overload, Sample
@@ -240,7 +240,7 @@ class LinkTable:
         loop = asyncio.get_running_loop()
 
         def report(what: DeviceReport) -> None:  # a vendor's device may call it from a thread of its own
-            loop.call_soon_threadsafe(self._reported, have, plan, what)
+            loop.call_soon_threadsafe(self._reported, have, plan, legible(what))
 
         try:
             async with asyncio.timeout(DEVICE_SECONDS):

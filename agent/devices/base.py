@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qswitch.protocol.loglines import printable
+
 from ..lkms.keys import Key
 from ..model import Interface, InterfaceId, LinkId, NodeId, Role
 
@@ -40,6 +42,28 @@ class DeviceReport:
     qber: float | None = None
     snr_db: float | None = None
     problem: str | None = None
+
+
+_MOST = 1e12
+
+
+def legible(report: DeviceReport) -> DeviceReport:
+    """A report as the node may pass it on, whatever the vendor wrote into it: figures that are none are not measured, and
+    what is said in words has no character that YANG does not know."""
+    return DeviceReport(
+        running=bool(report.running),
+        skr_bps=max(0.0, _figure(report.skr_bps) or 0.0),
+        qber=_figure(report.qber),
+        snr_db=_figure(report.snr_db),
+        problem=None if report.problem is None else printable(str(report.problem)),
+    )
+
+
+def _figure(value: Any) -> float | None:
+    try:
+        return float(value) if abs(float(value)) < _MOST else None  # false for NaN
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 Deliver = Callable[[int, Key], Awaitable[None]]

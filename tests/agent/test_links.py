@@ -393,6 +393,25 @@ async def test_a_device_that_fails_is_told_once_and_tried_again(bench: Bench, mo
     assert bench.interfaces.statuses() == {PORT.interface: InterfaceStatus.ENABLED}
 
 
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), "much", None], ids=repr)
+async def test_figures_of_a_device_that_are_none_hide_neither_that_it_runs_nor_that_it_stops(
+    bench: Bench, nonsense: object
+) -> None:
+    """A report that raised was dropped, and one that is no number kept the state of the whole node from being pushed."""
+    bench.table.apply(configuration(PHYSICAL))
+    await bench.until(lambda: bench.device.report is not None)
+    bench.report(running=True, skr_bps=nonsense, qber=nonsense, snr_db=nonsense)
+    await bench.until(lambda: bench.status() is LinkStatus.ACTIVE)
+    bench.table.refresh()
+    state = bench.table.states()[FIBRE].performance
+    assert (state.skr_bps, state.qber, state.snr_db) == (0, None, None)
+    bench.report(running=False, skr_bps=nonsense, problem=f"no light\n{nonsense}\0")
+    await bench.until(lambda: bench.status() is not LinkStatus.ACTIVE)
+    (down,) = bench.of(LinkDown)
+    assert down == LinkDown(FIBRE, f"no light\\n{nonsense}\\x00")  # YANG has no such characters
+    assert not bench.failures
+
+
 async def test_a_failing_key_store_is_an_alarm_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qswitch.agent.links.RETRY_SECONDS", (0.01, 0.02))
     bench.keys.refuses = StorageFailed("disk full")
