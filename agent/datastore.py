@@ -177,8 +177,8 @@ class Datastore:
             self._unsaved.clear()
             try:
                 await self._in("startup", self._copy_to_startup)
-            except DatastoreFailed as error:
-                log.warning("startup not saved error=%s", error)
+            except Exception as error:  # whatever it is: this must not be the last copy
+                log.warning("startup not saved error=%s", error, exc_info=not isinstance(error, DatastoreFailed))
                 self._unsaved.set()
                 await asyncio.sleep(_SAVE_AGAIN_SECONDS)
             except asyncio.CancelledError:  # the thread may not even have begun
@@ -209,6 +209,8 @@ class Datastore:
                 await self._in("events", self._send_one, notification)
             except DatastoreFailed as error:
                 log.warning("notification not delivered type=%s error=%s", type(notification).__name__, error)
+            except Exception:  # whatever it is: controllers are to hear of the next one
+                log.exception("notification not built type=%s", type(notification).__name__)
             finally:
                 self._outbox.done()
 

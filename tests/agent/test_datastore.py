@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from qswitch import yang
-from qswitch.agent import repository
+from qswitch.agent import datastore, repository
 from qswitch.agent.config import AgentConfig
 from qswitch.agent.datastore import Datastore
 from qswitch.agent.errors import ConfigurationError, InvalidValue
@@ -459,6 +459,41 @@ async def test_notifications_reach_a_subscriber(agent: Agent, stranger: Stranger
     wanted = heard[2][1]["qkd_application"]["app_qos"]
     assert (wanted["jitter_rate"], wanted["timeout"]) == (8, 9)
     assert heard[7][1]["qkd_link"] == {"qkdl_id": PHYS, "reason": "cut"}
+
+
+async def test_a_notification_that_cannot_be_built_is_not_the_last_one(agent: Agent, stranger: Stranger) -> None:
+    """Its sender would have ended of it, unheard: no controller would be told anything by this node any more."""
+    listener = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LISTENER, env=stranger.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert listener.stdin is not None and listener.stdout is not None
+    assert await asyncio.wait_for(listener.stdout.readline(), 10) == b"ready\n"
+    await agent.datastore.notify(cast(Notification, "none"))
+    for notification in NOTIFICATIONS:
+        await agent.datastore.notify(notification)
+    for _ in NOTIFICATIONS:
+        assert await asyncio.wait_for(listener.stdout.readline(), 5)
+    listener.stdin.close()
+    assert await listener.wait() == 0
+
+
+async def test_a_copy_to_startup_that_fails_in_an_unforeseen_way_is_not_the_last_one(
+    agent: Agent, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, copies = agent.datastore._copy_to_startup, list[str]()
+
+    def copy() -> None:
+        copies.append("copy")
+        if len(copies) == 1:
+            raise RuntimeError("a defect")
+        real()
+
+    monkeypatch.setattr(agent.datastore, "_copy_to_startup", copy)
+    monkeypatch.setattr(datastore, "_SAVE_AGAIN_SECONDS", 0.1)
+    assert await stranger.links(PHYSICAL) == (0, "")
+    async with asyncio.timeout(10):
+        while "qkd_links" not in await stranger.get("startup"):
+            await asyncio.sleep(0.1)
 
 
 async def test_stuck_subscriber_does_not_hold_the_agent(agent: Agent, stranger: Stranger) -> None:
