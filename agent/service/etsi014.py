@@ -145,7 +145,10 @@ class Etsi014Server:
             now = loop.time()
             for one in [one for one in self._connections if one.deadline < now]:
                 log.info("connection ended for being slow or idle caller=%r", sorted(one.caller))
-                one.abort()
+                try:
+                    one.abort()
+                except Exception:  # the others' time is up as well
+                    log.exception("connection not ended caller=%r", sorted(one.caller))
 
 
 @dataclass(slots=True, eq=False)

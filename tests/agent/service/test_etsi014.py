@@ -547,6 +547,22 @@ async def test_slow_and_idle_clients_are_let_go_and_hold_up_nobody(world: World,
     assert await silent.closed() and await slow.closed() and await good.closed()
 
 
+async def test_a_connection_that_cannot_be_ended_is_not_the_last_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else slow and idle clients would keep their connections, and with them their callers' and the server's all."""
+    monkeypatch.setattr(served, "REQUEST_SECONDS", 0.2)
+    real, ended = served._Connection.abort, list[object]()
+
+    def abort(one: served._Connection) -> asyncio.Task[None] | None:
+        ended.append(one)
+        if len(ended) == 1:
+            raise RuntimeError("unable to perform operation on a closed handle")
+        return real(one)
+
+    monkeypatch.setattr(served._Connection, "abort", abort)
+    clients = [await world.client("a-1") for _ in range(2)]
+    assert all([await one.closed() for one in clients])
+
+
 async def test_a_client_that_leaves_cancels_its_call(world: World) -> None:
     world.answers = False
     a = await world.client("a-1")
