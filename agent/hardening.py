@@ -1,4 +1,4 @@
-"""Keeps key in the process's memory from getting out of it by way of the operating system."""
+"""What a process asks of the operating system: to let no key out of its memory, and to give it the descriptors it needs."""
 
 import ctypes
 import logging
@@ -19,3 +19,9 @@ def harden() -> None:
     unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY
     if unlimited and library.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT):
         log.warning("memory not locked errno=%d", ctypes.get_errno())
+
+
+def take_descriptors() -> None:
+    """Two servers that take in thousands of connections would leave none of the usual 1024 to sessions and files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

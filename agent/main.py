@@ -60,6 +60,7 @@ def main() -> None:
 def run(file: Path, ready_file: Path | None, verbose: bool) -> None:
     """Runs the node in the foreground until SIGTERM or SIGINT. Prepares its datastore at the first start."""
     hardening.harden()
+    hardening.take_descriptors()
     _log(verbose)
     sys.exit(_guarded(lambda: _run(load(file), ready_file)))
 

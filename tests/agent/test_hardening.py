@@ -20,3 +20,16 @@ print("ok")
 def test_a_process_is_not_dumped_and_not_read_by_others_of_its_user() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout == "ok\n", done.stderr
+
+
+def test_a_process_has_all_descriptors_that_it_may_have() -> None:
+    """The servers let 256 connections in for each caller: of the usual 1024 descriptors, four callers would leave none."""
+    program = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2048))
+from qswitch.agent import hardening
+hardening.take_descriptors()
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "(2048, 2048)\n", done.stderr
