@@ -70,6 +70,9 @@ class Control:
             return {"done": await answer()}
         except NodeError as error:
             return {"problem": error.problem if isinstance(error, StorageFailed) else str(error)}
+        except Exception as error:
+            log.exception("not done word=%s", word)
+            return {"problem": f"{error}; the agent's log says more"}
 
 
 def ask(store: Path, word: str) -> Any:

@@ -311,6 +311,24 @@ async def test_a_rotation_ends_though_the_log_cannot_be_folded(net: Net, monkeyp
     assert await ask(a, "rotate") == name(a.config.master_key)
 
 
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), sqlite3.OperationalError("disk I/O error")], ids=str)
+async def test_who_asks_for_a_rotation_is_told_why_there_is_none(
+    net: Net, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Instead of a connection that is closed, as if the agent had ended; and the next one is none the worse for it."""
+    a, _ = await streaming(net)
+
+    def fail(_store: Store) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_demand_room", fail)
+        with pytest.raises(StorageFailed, match=str(error.args[-1])):
+            await ask(a, "rotate")
+    assert isinstance(a.config.master_key, Path)
+    assert await ask(a, "rotate") == name(a.config.master_key)
+
+
 async def test_the_control_socket_is_for_its_owner_and_takes_what_it_knows(net: Net) -> None:
     a, _ = await streaming(net)
     path = control.path_of(a.config.store)
