@@ -90,7 +90,7 @@ class Node:
         for step in (*servers, self._tasks.cancel, self._links.stop, self._keys.stop, self._datastore.stop):
             try:
                 await step()
-            except (NodeError, OSError):
+            except Exception:  # whatever it is: the key store and the datastore still have to write
                 log.exception("not stopped cleanly part=%s", step.__qualname__)
 
     # Configuration -----------------------------------------------------------------------------------------------------
