@@ -56,7 +56,7 @@ from .model import (
     Role,
     Severity,
 )
-from .tasks import Tasks
+from .tasks import Tasks, foreign
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,8 @@ class LinkTable:
 
         try:
             async with asyncio.timeout(DEVICE_SECONDS):
-                await self._interfaces.device(plan.interface).start(told, partial(self._keys.deliver, have.link), report)
+                device, deliver = self._interfaces.device(plan.interface), partial(self._keys.deliver, have.link)
+                await foreign(device.start(told, deliver, report))
         except Exception as error:  # a vendor's code
             log.debug("device did not start interface=%s", plan.interface, exc_info=error)
             problem = "took too long to start" if isinstance(error, TimeoutError) else str(error) or repr(error)
@@ -261,7 +262,7 @@ class LinkTable:
             return
         try:
             async with asyncio.timeout(DEVICE_SECONDS):
-                await self._interfaces.device(plan.interface).stop()
+                await foreign(self._interfaces.device(plan.interface).stop())
         except Exception as error:  # a vendor's code; nothing is known of what it does now
             log.exception("device did not stop interface=%s", plan.interface)
             self._interfaces.failed(plan.interface, f"did not stop: {error!r}")

@@ -6,7 +6,7 @@ handed to `fail`, which ends the process with a non-zero status, rather than lea
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -37,3 +37,18 @@ class Tasks:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+
+async def foreign(call: Awaitable[None]) -> None:
+    """Awaits code that is not ours. Raises RuntimeError for a CancelledError that nobody sent to this task.
+
+    It is what comes out of awaiting a task that one has cancelled oneself. Passed on, it would end whoever called, and
+    look as if that had been wanted.
+    """
+    try:
+        await call
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("it awaits what it has cancelled itself") from error

@@ -393,6 +393,41 @@ async def test_a_device_that_fails_is_told_once_and_tried_again(bench: Bench, mo
     assert bench.interfaces.statuses() == {PORT.interface: InterfaceStatus.ENABLED}
 
 
+async def test_a_device_that_waits_for_a_task_that_it_has_cancelled_does_not_end_its_link(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes out of its call is a CancelledError, of which the link's worker ended as if the node had ended it."""
+
+    async def careless() -> None:
+        own = asyncio.ensure_future(asyncio.sleep(60))
+        own.cancel()
+        await own
+
+    async def start(_link: DeviceLink, _deliver: Deliver, _report: Report) -> None:
+        await careless()
+
+    def times(kind: str) -> int:
+        return sum(one.startswith(kind) for one in bench.log)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.device, "start", start)
+        bench.table.apply(configuration(PHYSICAL))
+        await bench.until(lambda: bool(bench.of(InterfaceDown)))
+    await bench.until(lambda: times("start") == 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.device, "stop", careless)
+        bench.table.apply(configuration(replace(PHYSICAL, enabled=False)))
+        await bench.until(lambda: len(bench.of(InterfaceDown)) == 2)
+    await bench.device.stop()
+    bench.table.apply(configuration(PHYSICAL))
+    await bench.until(lambda: times("start") == 2)
+    monkeypatch.setattr(bench.device, "stop", careless)
+    async with asyncio.timeout(5):
+        await bench.tasks.cancel()
+        await bench.table.stop()
+    assert not bench.failures
+
+
 @pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), "much", None], ids=repr)
 async def test_figures_of_a_device_that_are_none_hide_neither_that_it_runs_nor_that_it_stops(
     bench: Bench, nonsense: object
