@@ -18,6 +18,7 @@ class Tasks:
     def __init__(self, fail: Callable[[BaseException], None]) -> None:
         self._fail = fail
         self._running: set[asyncio.Task[None]] = set()
+        self._ending = False
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -27,12 +28,18 @@ class Tasks:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error: BaseException | None
+        if task.cancelled():  # by itself, as it were, when it is not by us: a future that it awaited was cancelled
+            error = None if self._ending else RuntimeError(f"task '{task.get_name()}' was cancelled by nobody here")
+        else:
+            error = task.exception()
+        if error is not None:
             log.critical("task failed task=%s", task.get_name(), exc_info=error)
             self._fail(error)
 
     async def cancel(self) -> None:
         """Cancels what runs and returns when all of it has ended."""
+        self._ending = True
         while running := list(self._running):
             for task in running:
                 task.cancel()
