@@ -7,6 +7,8 @@ import resource
 log = logging.getLogger(__name__)
 
 PR_SET_DUMPABLE = 4
+DESCRIPTORS = 16_384
+"""For the connections that the servers let in, twice 4096, and as many that have not said who they are."""
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 
 
@@ -23,5 +25,5 @@ def harden() -> None:
 
 def take_descriptors() -> None:
     """Two servers that take in thousands of connections would leave none of the usual 1024 to sessions and files."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    have, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(have, min(most, DESCRIPTORS)), most))

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import ctypes, os, resource, subprocess
 from qswitch.agent import hardening
@@ -22,14 +24,15 @@ def test_a_process_is_not_dumped_and_not_read_by_others_of_its_user() -> None:
     assert done.stdout == "ok\n", done.stderr
 
 
-def test_a_process_has_all_descriptors_that_it_may_have() -> None:
-    """The servers let 256 connections in for each caller: of the usual 1024 descriptors, four callers would leave none."""
-    program = """
+@pytest.mark.parametrize(("before", "most", "after"), [(256, 2048, 2048), (256, 20_000, 16_384), (18_000, 20_000, 18_000)])
+def test_a_process_takes_the_descriptors_that_its_servers_need(before: int, most: int, after: int) -> None:
+    """256 connections are let in for each caller: of the usual 1024 descriptors, four callers would leave none."""
+    program = f"""
 import resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2048))
+resource.setrlimit(resource.RLIMIT_NOFILE, ({before}, {most}))
 from qswitch.agent import hardening
 hardening.take_descriptors()
 print(resource.getrlimit(resource.RLIMIT_NOFILE))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout == "(2048, 2048)\n", done.stderr
+    assert done.stdout == f"({after}, {most})\n", done.stderr
