@@ -547,6 +547,24 @@ async def test_slow_and_idle_clients_are_let_go_and_hold_up_nobody(world: World,
     assert await silent.closed() and await slow.closed() and await good.closed()
 
 
+@pytest.mark.xfail(reason="only the time of a TLS handshake is bounded, not how many there are at once", strict=True)
+async def test_strangers_who_say_nothing_do_not_take_all_descriptors(world: World) -> None:
+    """No certificate is needed for it. The servers of 004 and of other key managers are no better."""
+
+    def descriptors() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    before, where = descriptors(), world.servers["a"].endpoint
+    silent = [await asyncio.open_connection(where.address, where.port) for _ in range(600)]
+    try:
+        await asyncio.sleep(0.5)
+        assert descriptors() - before - len(silent) < 512
+    finally:
+        for _, writer in silent:
+            writer.transport.abort()
+        await asyncio.sleep(0.1)
+
+
 async def test_a_connection_that_cannot_be_ended_is_not_the_last_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else slow and idle clients would keep their connections, and with them their callers' and the server's all."""
     monkeypatch.setattr(served, "REQUEST_SECONDS", 0.2)
