@@ -80,8 +80,9 @@ class QkdDevice(ABC):
     - Both ends deliver the same blocks under the same numbers: `await deliver(number, key)`. Numbers rise, never repeat
       for the life of a link, are not below the larger `first_block` of the two ends, and not above 2^62. A block may be
       missing at one end. Even numbers belong to one end and odd ones to the other, so both come, in blocks of at least 32
-      octets, better of 4 KiB: each end authenticates what it has to say of the link with key of its own, taken whole from
-      one block. The key is handed over with the call, also when the call is cancelled; the device keeps no copy.
+      octets and at most 1 MiB, better of 4 KiB: each end authenticates what it has to say of the link with key of its own,
+      taken whole from one block. The key is handed over with the call, also when the call is cancelled; the device keeps
+      no copy.
     - `deliver` waits while the key store is full: the device then stops generating, it does not pile up.
     - `report` is called on every change worth knowing: running or not, rate by more than a tenth, QBER.
     - `stop` ends generation, wipes what was not delivered and returns when nothing more will be delivered. It may be

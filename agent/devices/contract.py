@@ -24,6 +24,8 @@ from typing import Any, Self
 
 import click
 
+from qswitch.protocol.lkms import MAX_MESSAGE as MAX_BLOCK
+
 from ..errors import NodeError
 from ..lkms.keys import Key
 from ..lkms.otp import TAG_KEY as MIN_BLOCK
@@ -194,6 +196,7 @@ async def same_blocks(pair: Pair) -> None:
     demand(len(common) >= pair.pace.blocks // 2, f"of {len(pair.a.blocks)} blocks only {len(common)} came at both ends")
     for number in common:
         demand(len(pair.a.blocks[number]) >= MIN_BLOCK, f"block {number} is shorter than {MIN_BLOCK} octets")
+        demand(len(pair.a.blocks[number]) <= MAX_BLOCK, f"block {number} is longer than {MAX_BLOCK} octets")
         demand(pair.a.blocks[number] == pair.b.blocks[number], f"block {number} differs")
     demand(len({number % 2 for number in common}) == 2, "blocks have even numbers only, or odd ones only")
     demand_rising(pair.a)

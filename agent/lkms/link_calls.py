@@ -134,7 +134,8 @@ class LinkCalls(Core, ABC):
             self._announce(pool, number)
             self._poke()
         else:
-            self._alarm(link, f"a device delivered block {number}, which came before, is empty or has a number too large")
+            what = "came before, is empty or longer than 1 MiB, or has a number too large"
+            self._alarm(link, f"a device delivered block {number}, which {what}")
 
     def levels(self, link: LinkId) -> KeyLevels:
         """Nothing, for a link of which this node is no end."""

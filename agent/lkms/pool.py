@@ -14,7 +14,7 @@ must be said to the other end to `send`, which lets a message go once all that w
 from collections.abc import Iterable
 from itertools import count, islice
 
-from qswitch.protocol.lkms import Have, LinkHello, LinkSync, Lost, Segment
+from qswitch.protocol.lkms import MAX_MESSAGE, Have, LinkHello, LinkSync, Lost, Segment
 
 from ..errors import PeerViolation
 from .blocks import RESERVE, USUAL_BLOCK, Block, Taken, Totals
@@ -58,8 +58,9 @@ class Pool(TagKeys):
     # Blocks come -------------------------------------------------------------------------------------------------------
 
     def add(self, number: int, key: Key, now: float, wall: float, hops: int | None = None) -> bool:
-        """Takes a block in; False, and the key wiped, unless its number is above all there ever were, and none too large."""
-        if not self.totals.highest < number <= LAST_NUMBER or not len(key):
+        """Takes a block in; False, and the key wiped, unless its number is above all there ever were, and neither
+        that nor the block is larger than what a message can tell of."""
+        if not self.totals.highest < number <= LAST_NUMBER or not 0 < len(key) <= MAX_MESSAGE:
             key.wipe()
             return False
         block = Block(number, len(key), 0, self.owned_at_birth(number), wall, key, now)

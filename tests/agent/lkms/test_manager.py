@@ -20,7 +20,7 @@ from qswitch.agent.lkms.manager import StreamConfig
 from qswitch.agent.lkms.peers import Session
 from qswitch.agent.lkms.tags import MAX_WAITING
 from qswitch.agent.model import KeyStreamId, LinkId
-from qswitch.protocol.lkms import Have, Offer, Ping, Relay, WireMessage
+from qswitch.protocol.lkms import MAX_MESSAGE, Have, Offer, Ping, Relay, WireMessage
 
 KSID = KeyStreamId("99999999-0000-4000-8000-000000000001")
 
@@ -681,3 +681,20 @@ async def test_a_dial_that_fails_in_an_unforeseen_way_is_not_the_last_one(
     a, b = net.nodes.values()
     await until(lambda: all(one.keys.levels(link_id(1)).usable_bits > 0 for one in (a, b)), 5)
     assert "closed handle" in caplog.text
+
+
+async def test_a_block_that_no_message_can_name_is_not_taken_in(net: Net, caplog: pytest.LogCaptureFixture) -> None:
+    """Offsets in it would go beyond what a message may say: the two nodes would end every session of theirs, for ever."""
+    await line(net, "ab", 2)
+    a, b = net.nodes.values()
+    await until(lambda: a.keys.levels(link_id(1)).usable_bits == b.keys.levels(link_id(1)).usable_bits > 0)
+    for node in (a, b):
+        await node.keys.deliver(link_id(1), 50, material(link_id(1), 50, MAX_MESSAGE + 1))
+        await node.keys.deliver(link_id(1), 51, material(link_id(1), 51, MAX_MESSAGE))
+    if (session := a.keys._peers.session(b.id)) is not None:
+        session.close()
+    await until(lambda: all(one.keys.levels(link_id(1)).usable_bits > 8 * (MAX_MESSAGE + 4096) for one in (a, b)), 5)
+    await open_stream(net, "a", "b", [link_id(1)])
+    assert await read(a, None) == await read(b, None)
+    assert "broken" not in caplog.text
+    assert all(len(one.seen.alarms) == 1 and "block 50" in one.seen.alarms[0] for one in (a, b))
