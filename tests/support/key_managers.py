@@ -69,9 +69,10 @@ class Node:
 
     async def crash(self) -> None:
         """Ends without a word and without writing anything more, as a process that is killed does."""
-        manager = self.keys
-        manager._store._batch.statements.clear()
-        manager._store._batch.callbacks.clear()
+        manager, store = self.keys, self.keys._store
+        store._batch.statements.clear()
+        store._batch.callbacks.clear()
+        store._gave_up, store._failed = True, lambda _problem: None  # from here on nothing is written, and nothing leaves
         for one in (*manager._streams.values(), *manager._deliveries.values()):
             one.ahead.clear()
             one.ahead.told = 0  # so that nothing is put back
