@@ -8,7 +8,7 @@ log = logging.getLogger(__name__)
 
 PR_SET_DUMPABLE = 4
 DESCRIPTORS = 16_384
-"""For the connections that the servers let in, twice 4096, and as many that have not said who they are."""
+"""Twice 4096 for the connections that the servers let in, and room for sessions, files, and who has not said who it is."""
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 
 

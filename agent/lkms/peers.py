@@ -22,6 +22,7 @@ from typing import Protocol, cast
 
 from qswitch.protocol.lkms import NONCE_OCTETS, VERSION, Codec, Hello, Ping, ProtocolError, WireMessage, build
 
+from ..acceptor import Acceptor
 from ..config import TlsFiles
 from ..errors import ConfigurationError
 from ..model import Endpoint, NodeId
@@ -161,12 +162,11 @@ class Peers:
         self._node, self._listen, self._tls, self.events = node, listen, tls, events
         self._wanted: dict[NodeId, _Wanted] = {}
         self._arriving: set[Session] = set()
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._context: ssl.SSLContext | None = None
 
     async def start(self) -> None:
         """Raises ConfigurationError for certificates or an address that cannot be used."""
-        loop = asyncio.get_running_loop()
         try:
             self._context = self._make_context(ssl.PROTOCOL_TLS_CLIENT)
             context = self._make_context(ssl.PROTOCOL_TLS_SERVER)
@@ -174,9 +174,9 @@ class Peers:
             raise ConfigurationError(str(self._tls.certificate), f"cannot be used for TLS: {error}") from error
         where = f"{self._listen.address}:{self._listen.port}"
         try:
-            self._server = await loop.create_server(
-                self._accept, self._listen.address, self._listen.port, ssl=context, ssl_handshake_timeout=CONNECT_SECONDS
-            )
+            acceptor = Acceptor(lambda: Session(self, None), context, CONNECT_SECONDS)
+            await acceptor.start(self._listen)
+            self._acceptor = acceptor
         except OSError as error:
             raise ConfigurationError("[lkms]", f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
         log.info("key manager listens endpoint=%s", where)
@@ -190,9 +190,6 @@ class Peers:
         context.load_verify_locations(self._tls.ca)
         return context
 
-    def _accept(self) -> Session:
-        return Session(self, None)
-
     async def stop(self) -> None:
         tasks = [one.task for one in self._wanted.values() if one.task is not None]
         for node in list(self._wanted):
@@ -201,18 +198,15 @@ class Peers:
             session.close()
         if tasks:
             await asyncio.wait(tasks)
-        if self._server is not None:
-            self._server.close()
-            if isinstance(self._server, asyncio.Server):  # whoever is in the handshake is none of the sessions yet
-                self._server.abort_clients()
-            self._server = None
+        if self._acceptor is not None:
+            await self._acceptor.stop()
+            self._acceptor = None
 
     @property
     def endpoint(self) -> Endpoint:
         """Where it listens (port 0 in the configuration means any)."""
-        assert self._server is not None
-        address, port = self._server.sockets[0].getsockname()[:2]
-        return Endpoint(address, port)
+        assert self._acceptor is not None
+        return self._acceptor.endpoint
 
     # Who is wanted -------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ caller's certificate. Key is copied into the reply's frame last and wiped there 
 import asyncio
 import logging
 import socket
-from collections import Counter
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -28,17 +27,17 @@ from qswitch.protocol.etsi004 import (
     Status,
 )
 
+from ..acceptor import Acceptor
 from ..config import ServiceConfig
 from ..errors import NodeError, edge
 from ..lkms.keys import Key
 from ..model import Endpoint
+from .callers import Callers
 from .tls import identities, server_context
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10.0
-MAX_CONNECTIONS = 4096
-MAX_CONNECTIONS_OF_CALLER = 256
 MAX_BUFFERED = 128 * 1024  # octets of requests sent ahead of their turn
 # Clients of the C reference leave the connection of each call open until they exit; P clients keep one for all calls.
 IDLE_SECONDS = 60.0
@@ -66,55 +65,29 @@ class Etsi004Server:
 
     def __init__(self, config: ServiceConfig, service: KeyService) -> None:
         self._config, self.service = config, service
-        self._server: asyncio.Server | None = None
-        self._connections = set[_Connection]()
-        self._callers = Counter[frozenset[str]]()
+        self._acceptor: Acceptor | None = None
+        self.callers = Callers[_Connection]()
 
     @property
     def endpoint(self) -> Endpoint:
         """Where it listens: the configured address, with the port that was chosen when 0 was configured."""
-        if self._server is None:
-            return self._config.listen
-        return Endpoint(self._config.listen.address, self._server.sockets[0].getsockname()[1])
+        return self._config.listen if self._acceptor is None else self._acceptor.endpoint
 
     async def start(self) -> None:
         """Raises ConfigurationError for unusable TLS files, OSError when the address is not to be had."""
-        listen = self._config.listen
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self),
-            listen.address,
-            listen.port,
-            ssl=server_context(self._config.tls),
-            ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            ssl_shutdown_timeout=1.0,
-        )
+        acceptor = Acceptor(lambda: _Connection(self), server_context(self._config.tls), HANDSHAKE_SECONDS)
+        await acceptor.start(self._config.listen)
+        self._acceptor = acceptor
         log.info("ETSI 004 served address=%s port=%d", self.endpoint.address, self.endpoint.port)
 
     async def stop(self) -> None:
         """Cancels the calls under way and returns when all connections are closed."""
-        if self._server is None:
+        if self._acceptor is None:
             return
-        self._server.close()
-        calls = [one.end() for one in list(self._connections)]
+        acceptor, self._acceptor = self._acceptor, None
+        await acceptor.stop()
+        calls = [one.end() for one in self.callers]
         await asyncio.gather(*(call for call in calls if call is not None), return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
-
-    def admit(self, connection: "_Connection") -> bool:
-        caller = connection.caller
-        if len(self._connections) >= MAX_CONNECTIONS or self._callers[caller] >= MAX_CONNECTIONS_OF_CALLER:
-            log.warning("connection refused caller=%r open=%d", sorted(caller), self._callers[caller])
-            return False
-        self._connections.add(connection)
-        self._callers[caller] += 1
-        return True
-
-    def forget(self, connection: "_Connection") -> None:
-        if connection in self._connections:
-            self._connections.discard(connection)
-            self._callers[connection.caller] -= 1
-            if not self._callers[connection.caller]:
-                del self._callers[connection.caller]
 
 
 class _Connection(asyncio.Protocol):
@@ -137,7 +110,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.caller = identities(transport.get_extra_info("peercert"))
-        if not self._server.admit(self):
+        if not self._server.callers.admit(self):
             self._transport.abort()
             return
         _tune(self._transport)
@@ -171,7 +144,7 @@ class _Connection(asyncio.Protocol):
     def end(self) -> asyncio.Task[None] | None:
         """Closes the connection; returns the call under way, which is being cancelled."""
         self._transport.abort()
-        self._server.forget(self)
+        self._server.callers.forget(self)
         self._writable.set()
         if self._idle is not None:
             self._idle.cancel()

@@ -9,7 +9,7 @@ taken it. Who may have what is decided by the `KeyDelivery`, from the names in t
 import asyncio
 import logging
 import socket
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -34,10 +34,12 @@ from qswitch.protocol.etsi014 import (
     parse_path,
 )
 
+from ..acceptor import Acceptor
 from ..config import Etsi014Config
 from ..errors import NodeError, UnknownKeys, edge
 from ..lkms.keys import Key
 from ..model import Endpoint
+from .callers import Callers
 from .tls import identities, server_context
 
 log = logging.getLogger(__name__)
@@ -47,8 +49,6 @@ REQUEST_SECONDS = 10.0  # from its first octet to its last
 REPLY_SECONDS = 10.0  # until TLS has taken it
 IDLE_SECONDS = 60.0
 SWEEP_SECONDS = 0.5
-MAX_CONNECTIONS = 4096
-MAX_CONNECTIONS_OF_CALLER = 256
 MAX_URL, MAX_HEADERS, MAX_BODY = 4096, 16 * 1024, 128 * 1024
 MAX_PIPELINED = 16
 
@@ -79,17 +79,14 @@ class Etsi014Server:
 
     def __init__(self, config: Etsi014Config, service: KeyDelivery) -> None:
         self._config, self.service = config, service
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._connections = set[_Connection]()
-        self._callers = Counter[frozenset[str]]()
+        self.callers = Callers[_Connection]()
 
     @property
     def endpoint(self) -> Endpoint:
         """Where it listens: the configured address, with the port that was chosen when 0 was configured."""
-        if self._server is None:
-            return self._config.listen
-        return Endpoint(self._config.listen.address, self._server.sockets[0].getsockname()[1])
+        return self._config.listen if self._acceptor is None else self._acceptor.endpoint
 
     @property
     def url(self) -> str:
@@ -98,44 +95,22 @@ class Etsi014Server:
 
     async def start(self) -> None:
         """Raises ConfigurationError for unusable TLS files, OSError when the address is not to be had."""
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self),
-            self._config.listen.address,
-            self._config.listen.port,
-            ssl=server_context(self._config.tls),
-            ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            ssl_shutdown_timeout=1.0,
-        )
+        acceptor = Acceptor(lambda: _Connection(self), server_context(self._config.tls), HANDSHAKE_SECONDS)
+        await acceptor.start(self._config.listen)
+        self._acceptor = acceptor
         self._sweeper = asyncio.create_task(self._sweep(), name="014 connections")
         log.info("ETSI 014 served url=%s", self.url)
 
     async def stop(self) -> None:
         """Cancels the calls under way and closes all connections."""
-        if self._server is None:
+        if self._acceptor is None:
             return
-        self._server.close()
+        acceptor, self._acceptor = self._acceptor, None
+        await acceptor.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        serving = [one.abort() for one in list(self._connections)]
+        serving = [one.abort() for one in self.callers]
         await asyncio.gather(*(task for task in serving if task is not None), return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
-
-    def admit(self, connection: "_Connection") -> bool:
-        caller = connection.caller
-        if len(self._connections) >= MAX_CONNECTIONS or self._callers[caller] >= MAX_CONNECTIONS_OF_CALLER:
-            log.warning("connection refused caller=%r open=%d", sorted(caller), self._callers[caller])
-            return False
-        self._connections.add(connection)
-        self._callers[caller] += 1
-        return True
-
-    def forget(self, connection: "_Connection") -> None:
-        if connection in self._connections:
-            self._connections.discard(connection)
-            self._callers[connection.caller] -= 1
-            if not self._callers[connection.caller]:
-                del self._callers[connection.caller]
 
     async def _sweep(self) -> None:
         """Ends connections whose time is up."""
@@ -143,7 +118,7 @@ class Etsi014Server:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = loop.time()
-            for one in [one for one in self._connections if one.deadline < now]:
+            for one in [one for one in self.callers if one.deadline < now]:
                 log.info("connection ended for being slow or idle caller=%r", sorted(one.caller))
                 try:
                     one.abort()
@@ -184,7 +159,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.caller = identities(transport.get_extra_info("peercert"))
-        if not self._server.admit(self):
+        if not self._server.callers.admit(self):
             self._transport.abort()
             return
         connection = transport.get_extra_info("socket")
@@ -194,7 +169,7 @@ class _Connection(asyncio.Protocol):
         self.deadline = self._loop.time() + REQUEST_SECONDS
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self._server.forget(self)
+        self._server.callers.forget(self)
         self._writable.set()
         if self._task is not None:
             self._task.cancel()
@@ -208,7 +183,7 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> asyncio.Task[None] | None:
         """Ends the connection; returns the task that serves it, which is being cancelled."""
         self._transport.abort()
-        self._server.forget(self)
+        self._server.callers.forget(self)
         if self._task is not None:
             self._task.cancel()
         return self._task

@@ -327,9 +327,10 @@ async def test_a_connection_in_its_handshake_is_closed_at_the_end(net: Net) -> N
     """One that says nothing: no session of ours stands behind it yet."""
     endpoint = (await net.node("a")).endpoint
     reader, writer = await asyncio.open_connection(endpoint.address, endpoint.port)
-    server = net.nodes["a"].keys._peers._server
+    acceptor = net.nodes["a"].keys._peers._acceptor
+    assert acceptor is not None
     async with asyncio.timeout(2):
-        while not server._clients:  # type: ignore[union-attr]
+        while not acceptor._strangers:
             await asyncio.sleep(0)
         await net.nodes["a"].keys.stop()
         assert await reader.read() == b""

@@ -13,7 +13,7 @@ from qswitch.agent.config import ServiceConfig, TlsFiles
 from qswitch.agent.errors import ConfigurationError, KeyStreamInUse, StorageFailed, UnknownKeyStream
 from qswitch.agent.lkms.keys import Key
 from qswitch.agent.model import Endpoint
-from qswitch.agent.service import etsi004
+from qswitch.agent.service import callers, etsi004
 from qswitch.agent.service.etsi004 import Etsi004Server
 from qswitch.integration.identities import Authority
 from qswitch.protocol.etsi004 import (
@@ -360,7 +360,7 @@ async def test_plain_tcp_and_full_house_are_refused(
     writer.write(opening_frame())
     first = await connect()
     await first.call(GetKey(KSID, 0))
-    monkeypatch.setattr(etsi004, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(callers, "MAX_CONNECTIONS", 1)
     assert await (await connect()).closed()
     writer.close()
 
