@@ -10,18 +10,18 @@ from .model import KeyStreamId, NodeId, NodeRecord
 
 class Consumption:
     def __init__(self) -> None:
-        self._ends: dict[tuple[NodeId, KeyStreamId], tuple[str, int]] = {}  # end of the last period counted, bits so far
+        self._ends: dict[tuple[NodeId, KeyStreamId], tuple[frozenset[str], int]] = {}  # ends of periods shown, bits so far
 
     def read(self, record: NodeRecord) -> None:
         """Counts the periods of a node's state that were not yet there the last time."""
         if record.qkdn_id is None or record.state is None:
             return
         for ksid, one in record.state.applications.items():
-            last, total = self._ends.get((record.qkdn_id, ksid), ("", 0))
-            # Times of one node are written alike and in UTC, so that they compare as text.
-            new = [(end, bits) for end, bits in one.periods if end > last]
+            shown, total = self._ends.get((record.qkdn_id, ksid), (frozenset(), 0))
+            # Known by their ends, and not by which is later: a node's clock may be set back.
+            new = {end: bits for end, bits in one.periods if end not in shown}
             if new:
-                self._ends[(record.qkdn_id, ksid)] = (max(end for end, _ in new), total + sum(bits for _, bits in new))
+                self._ends[(record.qkdn_id, ksid)] = (frozenset(end for end, _ in one.periods), total + sum(new.values()))
         self._forget(record)
 
     def _forget(self, record: NodeRecord) -> None:

@@ -24,6 +24,14 @@ def test_periods_are_counted_once() -> None:
     assert consumption.totals() == {ksid(1): 157}
 
 
+def test_a_node_whose_clock_was_set_back_counts_on() -> None:
+    consumption = Consumption()
+    consumption.read(seen(1, ("10:00:10Z", 100), ("10:00:20Z", 50)))
+    consumption.read(seen(1, ("10:00:20Z", 50), ("09:00:05Z", 7)))
+    consumption.read(seen(1, ("09:00:05Z", 7), ("09:00:15Z", 3)))
+    assert consumption.totals() == {ksid(1): 160}
+
+
 def test_a_stream_that_ended_is_forgotten() -> None:
     consumption = Consumption()
     consumption.read(seen(1, ("10:00:10Z", 100)))
