@@ -104,12 +104,12 @@ def _status_lines(data: dict[str, Any]) -> list[str]:
     master, limits, ahead = data["master_key"], data["limits"], data["ahead"]
     since = "" if master["since"] is None else f" since {_when(master['since'])}"
     running = "open in the agent, which runs" if data["agent_runs"] else "not open: the agent does not run"
-    low = limits["capacity_blocks"] * limits["refill_percent"] // 100
     lines = [
         f"store       {data['store']}, {running}",
         f"master key  {master['source']}, fingerprint {master['fingerprint'] or 'not noted yet'}{since}",
         *([f"            {master['note']}"] if master["note"] else []),
-        f"limits      {limits['capacity_blocks']} blocks a link; once full, refilled when below {low}",
+        f"limits      {limits['capacity_blocks']} blocks a link, fewer on virtual ones",
+        f"            once full, a link is refilled when below {limits['refill_percent']} % of them",
         f"log         {data['log_octets']} octets are not folded in yet",
         f"ahead       {ahead['octets']} octets released in memory only; {ahead['burnt_octets']} were burnt by crashes",
     ]
