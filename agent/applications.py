@@ -203,9 +203,14 @@ class ApplicationTable:
         seconds = timeout_seconds(request.qos, request.dialect)
         try:
             async with asyncio.timeout(seconds):
-                have = self._find(me, peer, request.ksid) or await self._register(me, peer, request, seconds, paths)
-                check_paths(have.entry, paths)
-                return await self._open(have, me, request, seconds)
+                while True:
+                    have = self._find(me, peer, request.ksid) or await self._register(me, peer, request, seconds, paths)
+                    check_paths(have.entry, paths)
+                    try:
+                        return await self._open(have, me, request, seconds)
+                    except UnknownKeyStream:
+                        if not have.removed:  # else the controller has ended it meanwhile, as before it begins it anew
+                            raise
         except TimeoutError:
             raise TimedOut("OPEN_CONNECT", seconds) from None
 
@@ -293,6 +298,8 @@ class ApplicationTable:
             if request.ksid is not None and not have.peer_seen:
                 await self._keys.wait_peer_attached(have.ksid)
             chunk_size = await self._agree_chunk_size(have)
+            if have.removed:  # what came was the peer of another stream of this KSID
+                raise UnknownKeyStream(have.ksid)
         except BaseException:
             if not mine.opened:
                 self._undo_open(have, me, request)

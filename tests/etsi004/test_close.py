@@ -97,6 +97,21 @@ def test_opened_again(pair: Pair, network: Network) -> None:
     assert after == [pair.b.get(ksid, index).key for index in range(5)] and not before & set(after)
 
 
+@pytest.mark.parametrize("over", ["a", "b", "ab"])
+def test_opened_again_when_it_was_over_already(pair: Pair, network: Network, over: str) -> None:
+    """Clause 6.1, table 1: the same where an end, or both, have seen that both have closed: the controller begins the stream
+    anew, whoever has opened it meanwhile."""
+    ksid = pair.opened()
+    until(lambda: network.peer_seen("a", ksid) and network.peer_seen("b", ksid))
+    with network.only_refreshing(over):
+        assert pair.a.close(ksid) == pair.b.close(ksid) == 0
+        until(lambda: all(network.over(node, ksid) for node in over))
+        early = network.later(pair.a.open, *pair.uris, Qos(), ksid)
+        until(lambda: network.on("a", ksid))
+        assert pair.b.open(*pair.uris, Qos(), ksid).status == early.result(10).status == 0
+    assert [pair.a.get(ksid, index).key for index in range(5)] == [pair.b.get(ksid, index).key for index in range(5)]
+
+
 def test_closing_and_hanging_up(pair: Pair, network: Network) -> None:
     """Clause 6.1, table 1: CLOSE ends the association also of a caller who does not wait for the reply."""
     ksid = pair.opened()

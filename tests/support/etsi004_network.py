@@ -8,9 +8,9 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -37,6 +37,7 @@ from qswitch.agent.model import (
     Notification,
 )
 from qswitch.agent.service.etsi004 import Etsi004Server
+from qswitch.agent.stream_rules import Phase
 from qswitch.agent.tasks import Tasks
 from qswitch.controller.assignment import UNSPECIFIED, counter_proposal
 from qswitch.integration.configure import free_ports
@@ -85,6 +86,7 @@ class Network:
         self.servers: dict[str, Server] = {}
         self.plans: dict[frozenset[str], Plan] = {}
         self.failures: list[BaseException] = []
+        self._refreshed = "abc"
         self._tasks = Tasks(self.failures.append)
         self._numbers, self._links = count(1), count(100)
         ports = iter(free_ports(8))
@@ -131,8 +133,8 @@ class Network:
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            for server in self.servers.values():
-                server.table.refresh()
+            for name in self._refreshed:
+                self.servers[name].table.refresh()
 
     async def _stop(self) -> None:
         for server in self.servers.values():
@@ -160,6 +162,10 @@ class Network:
             self._enter(name, ApplicationConfig(ksid, server_app_id=new.server_app_id, client_app_ids=new.client_app_ids,
                                                 qos=told, admission=admission))  # fmt: skip
             return
+        if known is not None and ksid in self.servers[name].entries:  # it is over there: it begins anew, as ours has it
+            for server in self.servers.values():
+                server.entries.pop(ksid, None)
+                server.apply()
         for here, server in self.servers.items():
             if server.node.id in plan.nodes.values():
                 self._enter(here, self._entry(server, ksid, new, plan))
@@ -213,6 +219,23 @@ class Network:
         """Whether an application is connected to this stream there."""
         state = self.servers[node].table.states().get(KeyStreamId(ksid))
         return state is not None and state.status is ApplicationStatus.ON
+
+    @contextmanager
+    def only_refreshing(self, nodes: str) -> Iterator[None]:
+        """The other nodes do not see that something is over."""
+        self._refreshed = nodes
+        try:
+            yield
+        finally:
+            self._refreshed = "abc"
+
+    def peer_seen(self, node: str, ksid: str) -> bool:
+        """Whether a node has seen both applications."""
+        return self.servers[node].table._streams[KeyStreamId(ksid)].peer_seen
+
+    def over(self, node: str, ksid: str) -> bool:
+        """Whether a node knows that both applications have closed."""
+        return self.servers[node].table._streams[KeyStreamId(ksid)].phase is Phase.FINISHED
 
     def consumed(self, node: str, ksid: str) -> int:
         return self.servers[node].node.keys.consumed_bits(KeyStreamId(ksid))
