@@ -5,6 +5,7 @@ A test, or a fixture it uses, takes `engine`; what only one of them does is mark
 
 import functools
 import random
+import signal
 
 import pytest
 
@@ -25,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What a shell starts in the background ignores it, and all that is started by that does, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "engine(name, reason): of the NETCONF engines, only this one does what is tested")
     named = config.getoption("--engines")
     if unknown := sorted(set(named.split(",")) - set(ENGINES)) if named else []:
