@@ -1,7 +1,7 @@
 """The durable key store: SQLite with write-ahead log, every row that holds key sealed under the node's master key.
 
-`Store` is the journal of pools, streams and relays: their notes are gathered while the loop turns, and written in one
-transaction by one thread, which many requests share. `after` runs a callback once everything noted before it is on
+`Store` is the journal of pools, streams and relays: their notes (notes.py) are gathered while the loop turns, and written in
+one transaction by one thread, which many requests share. `after` runs a callback once everything noted before it is on
 disk, in order: nothing leaves the process but by way of it. While the disk fails, nothing is released; the same notes
 are tried again, so that memory and disk never disagree about more than what has not left.
 

@@ -81,7 +81,7 @@ class Etsi004Server:
         log.info("ETSI 004 served address=%s port=%d", self.endpoint.address, self.endpoint.port)
 
     async def stop(self) -> None:
-        """Cancels the calls under way and returns when all connections are closed."""
+        """Cancels the calls under way and ends all connections."""
         if self._acceptor is None:
             return
         acceptor, self._acceptor = self._acceptor, None

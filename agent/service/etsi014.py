@@ -102,7 +102,7 @@ class Etsi014Server:
         log.info("ETSI 014 served url=%s", self.url)
 
     async def stop(self) -> None:
-        """Cancels the calls under way and closes all connections."""
+        """Cancels the calls under way and ends all connections."""
         if self._acceptor is None:
             return
         acceptor, self._acceptor = self._acceptor, None
